@@ -1,0 +1,202 @@
+"""Every setting, once: name, type, default, unit, environment variable and help, as fields of frozen dataclasses.
+
+``cli.options`` makes the command-line flags and their help from these fields, so a setting is described in one place.
+Nothing here reads Django's settings: what the processes without Django must know of the project is in
+``ProjectConfiguration``, which a process with Django fills in and passes on as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+from procman.errors import ConfigurationError
+
+MIB = 1024 * 1024
+
+# Environment variables that the supervisor sets for its children.
+ENV_PROJECT = "PROCMAN_PROJECT"  # ProjectConfiguration as JSON
+ENV_NAME = "PROCMAN_NAME"  # the process's name in the formation, such as worker.2
+ENV_LIFETIME_FD = "PROCMAN_LIFETIME_FD"  # read end of a pipe that reaches its end when the supervisor is gone
+ENV_READY_FD = "PROCMAN_READY_FD"  # write end of a pipe: one byte says that the process is ready
+ENV_LAYER = "PROCMAN_LAYER"  # overrides the layer's address; set by users and by the supervisor
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    env: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A dataclass field with what the command line and the documentation need to know of it."""
+    metadata = {"help": help, "unit": unit, "env": env, "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Settings:
+    """What all settings classes share."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **values: Any) -> Self:
+        """Settings from *values* (None: not given), then the environment, then the defaults.
+
+        Raises:
+            ConfigurationError: a value is out of its range or an environment variable does not parse.
+        """
+        environ = os.environ if environ is None else environ
+        chosen: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            value = values.pop(field.name, None)
+            variable = field.metadata.get("env")
+            if value is None and variable and environ.get(variable):
+                value = _parse(environ[variable], field.default, variable)
+            if value is None:
+                continue
+            low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
+            if (low is not None and value < low) or (high is not None and value > high):
+                raise ConfigurationError(f"{field.name} is {value}; it must be {_range(low, high)}")
+            chosen[field.name] = value
+        if values:
+            raise TypeError(f"no such settings: {', '.join(values)}")
+        return cls(**chosen)
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if high is None:
+        return f"at least {low}"
+    return f"at most {high}" if low is None else f"between {low} and {high}"
+
+
+def _parse(text: str, default: Any, variable: str) -> Any:
+    if isinstance(default, bool):
+        return text.lower() not in ("0", "false", "no", "off")
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            raise ConfigurationError(f"environment variable {variable} is {text!r}; it must be a number") from None
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisorSettings(_Settings):
+    """What ``channels-run start`` decides."""
+
+    bind: str = setting("127.0.0.1", "Address to listen on. With PORT in the environment the default is 0.0.0.0.")
+    port: int = setting(8000, "TCP port to listen on; 0 lets the system choose.", env="PORT", minimum=0, maximum=65535)
+    workers: int = setting(
+        max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=512
+    )
+    shutdown_timeout: float = setting(
+        10.0,
+        "Deadline of a stop, for everything together; what still runs then is killed.",
+        unit="seconds",
+        minimum=0.1,
+    )
+    startup_timeout: float = setting(
+        60.0, "A process that is not ready after this long is killed and counts as failed.", unit="seconds", minimum=1
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **values: Any) -> Self:
+        """As for every settings class; PORT set by a platform also opens the address to the outside."""
+        environ = os.environ if environ is None else environ
+        if values.get("bind") is None and environ.get("PORT"):
+            values["bind"] = "0.0.0.0"
+        return super().load(environ, **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class InterfaceSettings(_Settings):
+    """What the interface server decides. Every limit protects; each can be raised."""
+
+    max_body_size: int = setting(
+        100 * MIB, "Largest request body; larger ones are answered 413.", unit="bytes", minimum=0
+    )
+    inline_body_size: int = setting(
+        MIB // 2,
+        "Bodies up to this size travel in one message; larger ones are streamed to the worker.",
+        unit="bytes",
+        minimum=0,
+    )
+    body_timeout: float = setting(
+        60.0, "A client that sends nothing of its body for this long is answered 408.", unit="seconds", minimum=0.1
+    )
+    request_timeout: float = setting(
+        120.0,
+        "A request without the start of a response after this long is answered 504, or 503 if no worker took it.",
+        unit="seconds",
+        minimum=0.1,
+    )
+    handshake_timeout: float = setting(
+        20.0, "A WebSocket that no consumer accepted after this long is answered 503.", unit="seconds", minimum=0.1
+    )
+    max_message_size: int = setting(
+        MIB, "Largest WebSocket message; larger ones close the socket with 1009.", unit="bytes", minimum=1
+    )
+    max_waiting_frames: int = setting(
+        64, "Frames of one socket that wait for their consumer; past it reading from that socket pauses.", minimum=1
+    )
+    write_limit: int = setting(
+        MIB,
+        "Unsent bytes of one socket; a reader that is further behind is closed with 1013.",
+        unit="bytes",
+        minimum=1024,
+    )
+    ping_interval: float = setting(
+        20.0, "An idle WebSocket is pinged this often; 0 switches pings off.", unit="seconds", minimum=0
+    )
+    ping_timeout: float = setting(
+        30.0, "A WebSocket that does not answer a ping for this long is closed.", unit="seconds", minimum=0.1
+    )
+    max_sockets: int = setting(10_000, "WebSockets open at once; further ones are answered 503.", minimum=1)
+    max_requests: int = setting(2_000, "HTTP requests in progress at once; further ones are answered 503.", minimum=1)
+    root_path: str = setting("", "Path below which a proxy serves this site.")
+    drain_timeout: float = setting(
+        8.0, "Time for requests in progress when the interface stops.", unit="seconds", minimum=0
+    )
+    access_log: bool = setting(True, "One log line per finished request and WebSocket.")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSettings(_Settings):
+    """What one worker process decides."""
+
+    threads: int = setting(1, "Consumers that may run at once in this process.", minimum=1, maximum=256)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectConfiguration:
+    """What processes without Django must know of a project, as plain data.
+
+    ``layer`` is the address URL of the channel layer, such as ``ipc:///run/user/1000/procman/3fa2.sock``; ``layer_config``
+    is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``.
+    """
+
+    settings_module: str
+    layer: str
+    layer_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    allowed_hosts: list[str] = dataclasses.field(default_factory=list)
+    debug: bool = False
+
+    def to_json(self) -> str:
+        """One line of JSON for ``PROCMAN_PROJECT``."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The configuration in *text*.
+
+        Raises:
+            ConfigurationError: *text* is not what ``to_json`` makes, of this version.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{ENV_PROJECT} does not hold a project configuration: {error}") from error
