@@ -1,4 +1,7 @@
-"""``"package.module:attribute"`` or ``"package.module.attribute"`` to the object, with errors that name the half at fault."""
+"""``"package.module:attribute"`` or ``"package.module.attribute"`` to the object.
+
+Errors name the half at fault.
+"""
 
 import importlib
 from typing import Any

@@ -1,7 +1,7 @@
 """Ties a process to the supervisor that started it, and tells it when the process is ready.
 
-Foundation for the roles that ``channels-run`` starts (layer, interface, worker). Without a supervisor (a role started by
-hand) both functions do nothing.
+Foundation for the roles that ``channels-run`` starts (layer, interface, worker). Without a supervisor (a role started
+by hand) both functions do nothing.
 """
 
 import os

@@ -175,8 +175,8 @@ class WorkerSettings(_Settings):
 class ProjectConfiguration:
     """What processes without Django must know of a project, as plain data.
 
-    ``layer`` is the address URL of the channel layer, such as ``ipc:///run/user/1000/procman/3fa2.sock``; ``layer_config``
-    is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``.
+    ``layer`` is the address URL of the channel layer, such as ``ipc:///run/user/1000/procman/3fa2.sock``;
+    ``layer_config`` is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``.
     """
 
     settings_module: str

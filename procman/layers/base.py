@@ -71,8 +71,8 @@ class ChannelLayer:
     def send_and_wait(self, channel: str, message: Message, timeout: float | None = None) -> None:
         """Send a part of a streamed response and return once the interface has written it to the client.
 
-        This is the back-pressure of streams: the caller stands still while the client reads slowly. On a layer or channel
-        without an interface behind it this is ``send``.
+        This is the back-pressure of streams: the caller stands still while the client reads slowly. On a layer or
+        channel without an interface behind it this is ``send``.
 
         Raises:
             ReplyChannelGone: the client left. LayerUnavailable: nothing was heard for *timeout* seconds.
@@ -200,10 +200,16 @@ class InterfaceHandler(Protocol):
     def on_reply(self, channel: str, message: dict[str, Any], token: int | None) -> None:
         """A message for the client behind *channel*. With a *token* the sender waits for ``written(token, ...)``."""
 
-    def on_finished(self, offer_id: int, session: bytes | None, replies: list[tuple[str, dict[str, Any]]]) -> None:
-        """The consumer of an offer has ended. *session* None: unchanged. *replies* come before anything sent later.
+    def is_unfinished(self, offer_id: int) -> bool:
+        """Whether an offer still waits for its end. Asked before the replies of a finish are handed over.
 
-        A second finish of the same offer must be ignored together with its replies.
+        False drops a second finish together with its replies, so that a redelivered frame is answered once.
+        """
+
+    def on_finished(self, offer_id: int, session: bytes | None) -> None:
+        """The consumer of an offer has ended; *session* None: unchanged.
+
+        The consumer's replies and group sends came before this, through ``on_reply`` and ``on_group_send`` in order.
         """
 
     def on_failed(self, offer_id: int, reason: str) -> None:
@@ -224,8 +230,11 @@ class InterfaceHandler(Protocol):
     def on_flush(self) -> None:
         """Forget all memberships."""
 
+    def on_declared_dead(self) -> None:
+        """The layer has already run the disconnects of all sockets of this interface: close them with 1012."""
+
     def on_layer_lost(self) -> None:
-        """The layer went away; the client reconnects by itself. Offers and sends made meanwhile are kept and sent later."""
+        """The layer went away. The client reconnects by itself; what is offered meanwhile is kept and sent later."""
 
     def on_layer_found(self) -> Snapshot:
         """The layer is there (first time, or again): report everything that is held."""
@@ -319,7 +328,8 @@ class AsyncChannelLayer:
     def socket_closed(self, reply_channel: str, disconnect: Offer | None) -> None:
         """A socket has ended: forget its record and memberships and queue *disconnect* (None: it was never accepted).
 
-        One step in the layer: if the disconnect is already queued or done (the interface had been declared dead), nothing happens.
+        One step in the layer: if the disconnect is already queued or done (the interface had been declared dead),
+        nothing happens.
         """
         raise NotImplementedError
 
