@@ -1,0 +1,93 @@
+"""Views that the end-to-end tests ask for."""
+
+import hashlib
+import os
+import signal
+import subprocess
+
+from django.contrib import admin
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
+from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
+
+from mysite.marks import mark
+from procman.channels import Group
+
+
+def hello(request):
+    """The trivial view."""
+    return HttpResponse("hello", content_type="text/plain")
+
+
+def pid(request):
+    """Which worker answered."""
+    return HttpResponse(str(os.getpid()), content_type="text/plain")
+
+
+def form(request):
+    """A form with a file: GET gives the CSRF token, POST what arrived."""
+    if request.method == "GET":
+        return HttpResponse(get_token(request), content_type="text/plain")
+    upload = request.FILES.get("file")
+    digest = hashlib.sha256()
+    for chunk in upload.chunks() if upload else ():
+        digest.update(chunk)
+    return JsonResponse(
+        {"name": request.POST.get("name"), "size": upload.size if upload else None, "sha256": digest.hexdigest()}
+    )
+
+
+def stream(request):
+    """Numbered parts, as many as asked for."""
+    parts = int(request.GET.get("parts", 10))
+    size = int(request.GET.get("size", 8))
+    return StreamingHttpResponse((str(n).rjust(size).encode() for n in range(parts)), content_type="text/plain")
+
+
+def boom(request):
+    """Fail."""
+    raise ValueError("asked to")
+
+
+@csrf_exempt
+def die(request):
+    """Kill the worker, as a crash in C code would."""
+    mark("die", method=request.method)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return HttpResponse("unreachable")
+
+
+@csrf_exempt
+def die_once(request):
+    """Kill the worker the first time only."""
+    if not request.message.redelivered:
+        mark("die", method=request.method)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return HttpResponse("second time lucky", content_type="text/plain")
+
+
+def grandchild(request):
+    """Start a process that outlives the request."""
+    process = subprocess.Popen(["sleep", "600"])
+    return HttpResponse(str(process.pid), content_type="text/plain")
+
+
+def say(request):
+    """Send to the group from a view."""
+    Group("everybody").send({"text": request.GET.get("text", "")})
+    return HttpResponse("said", content_type="text/plain")
+
+
+urlpatterns = [
+    path("", hello),
+    path("pid/", pid),
+    path("form/", form),
+    path("stream/", stream),
+    path("boom/", boom),
+    path("die/", die),
+    path("die-once/", die_once),
+    path("grandchild/", grandchild),
+    path("say/", say),
+    path("admin/", admin.site.urls),
+]
