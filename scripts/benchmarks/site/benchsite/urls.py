@@ -1,0 +1,6 @@
+"""One view."""
+
+from django.http import HttpResponse
+from django.urls import path
+
+urlpatterns = [path("", lambda request: HttpResponse("hello", content_type="text/plain"))]
