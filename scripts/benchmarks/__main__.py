@@ -23,8 +23,8 @@ from benchmarks.rows import ROWS, Row, measure
 def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | None) -> None:
     """Time procman and its peers on the same work.
 
-    Servers take turns, A B C A B C, so that a machine whose speed drifts is equally unfair to all. The table shows medians
-    over the rounds, the lowest and highest round, and the ratio to the peer, which is what to trust.
+    Servers take turns, A B C A B C, so that a machine whose speed drifts is equally unfair to all. The table shows
+    medians over the rounds, the lowest and highest round, and the ratio to the peer, which is what to trust.
 
     \b
     scripts/bench               all rows
