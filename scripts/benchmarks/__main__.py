@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import procman
-from benchmarks.rows import ROWS, Row, measure
+from benchmarks.rows import ROWS, Row
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +43,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
             for row in chosen:
                 for server in row.servers:
                     progress.update(task, description=f"round {number + 1}: {row.name}, {server.name}")
-                    samples[row.name][server.name].append(measure(row, server, seconds))
+                    samples[row.name][server.name].append(row.measure(server, seconds))
                     progress.advance(task)
     for row in chosen:
         console.print(table(row, samples[row.name]))
@@ -55,7 +55,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
 def table(row: Row, samples: dict[str, list[dict[str, float]]]) -> Table:
     """Medians of one row, ours first, with the ratio of ours to each peer."""
     result = Table(title=row.title, title_justify="left")
-    for heading in ("server", "per second", "lowest", "highest", "p50 ms", "p99 ms", "ours / this"):
+    for heading in ("server", row.unit, "lowest", "highest", "p50 ms", "p99 ms", "ours / this"):
         result.add_column(heading, justify="left" if heading == "server" else "right")
     ours = statistics.median(sample["rate"] for sample in samples[row.servers[0].name])
     for server in row.servers:

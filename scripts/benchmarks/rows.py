@@ -1,5 +1,7 @@
 """What is measured: each row is one kind of work and the servers that do it, ours first."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +28,18 @@ class Server:
     command: tuple[str, ...]
 
 
+Sample = dict[str, float]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One kind of work."""
+    """One kind of work; *unit* is that of a sample's ``rate``."""
 
     name: str
     title: str
-    load: Callable[[int, float], dict[str, float]]
+    measure: Callable[[Server, float], Sample]
     servers: tuple[Server, ...]
+    unit: str = "per second"
 
 
 OURS = Server(
@@ -42,66 +48,71 @@ OURS = Server(
 )
 UVICORN = (str(PEERS / "uvicorn"), "--port", "{port}", "--log-level", "error", "--no-access-log")
 
-ROWS = {
-    row.name: row
-    for row in (
-        Row(
-            "http",
-            "HTTP: trivial view, 32 connections (wrk)",
-            http_load,
-            (
-                OURS,
-                Server(
-                    "gunicorn sync, 2 workers",
-                    (str(PEERS / "gunicorn"), "-b", "127.0.0.1:{port}", "-w", "2", "benchsite.wsgi"),
-                ),
-            ),
-        ),
-        Row(
-            "echo",
-            "WebSocket echo: synchronous consumer, 64 sockets, one frame each in flight",
-            echo_load,
-            (
-                OURS,
-                Server("Channels 4 sync consumer, uvicorn, 1 process", (*UVICORN, "benchsite.asgi:sync")),
-                Server(
-                    "Channels 4 sync consumer, uvicorn, 2 processes",
-                    (*UVICORN, "--workers", "2", "benchsite.asgi:sync"),
-                ),
-                Server("Channels 4 async consumer, uvicorn, 1 process", (*UVICORN, "benchsite.asgi:asynchronous")),
-            ),
-        ),
-    )
-}
 
-
-def measure(row: Row, server: Server, seconds: float) -> dict[str, float]:
-    """Start *server* in a copy of the site, load it, stop it: ``rate`` per second, ``p50_ms``, ``p99_ms``."""
+@contextlib.contextmanager
+def _running(server: Server) -> Iterator[tuple[int, subprocess.Popen[bytes], Path]]:
+    """*server* started in a copy of the site: its port, process and directory. It need not answer yet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         project = shutil.copytree(SITE, Path(directory) / "site")
         environ = {name: value for name, value in os.environ.items() if name not in ("PORT", "PYTHONPATH")}
-        log = (project / "log").open("wb")
-        process = subprocess.Popen(
-            [part.format(port=port) for part in server.command],
-            cwd=project, env=environ | {"DJANGO_SETTINGS_MODULE": "benchsite.settings"}, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            _wait_for_answer(port, process, project / "log")
-            return row.load(port, seconds)
-        finally:
-            process.send_signal(signal.SIGTERM)
+        with (project / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [part.format(port=port) for part in server.command],
+                cwd=project, env=environ | {"DJANGO_SETTINGS_MODULE": "benchsite.settings"}, stdout=log, stderr=log,
+            )  # fmt: skip
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            log.close()
+                yield port, process, project
+            finally:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
-def _wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _under_load(load: Callable[[int, float], Sample]) -> Callable[[Server, float], Sample]:
+    """A measurement: start the server, wait for its first answer, put *load* on it."""
+
+    def measure(server: Server, seconds: float) -> Sample:
+        with _running(server) as (port, process, project):
+            _wait_for_answer(port, process, project)
+            return load(port, seconds)
+
+    return measure
+
+
+def _boot(server: Server, seconds: float) -> Sample:
+    """Milliseconds from the start of the command to the first 200."""
+    started = time.perf_counter()
+    with _running(server) as (port, process, project):
+        _wait_for_answer(port, process, project)
+        return _milliseconds(time.perf_counter() - started)
+
+
+def _respawn(server: Server, seconds: float) -> Sample:
+    """Milliseconds from ``kill -9`` of the only worker to an answer, by its successor, to a request made right then."""
+    with _running(server) as (port, process, project):
+        _wait_for_answer(port, process, project)
+        command = [sys.executable, "-m", "procman", "status", "--json"]
+        status = subprocess.run(command, cwd=project, check=True, capture_output=True).stdout
+        worker = next(p["pid"] for p in json.loads(status)["processes"] if p["type"] == "worker")
+        killed = time.perf_counter()
+        os.kill(worker, signal.SIGKILL)
+        _wait_for_answer(port, process, project)
+        return _milliseconds(time.perf_counter() - killed)
+
+
+def _milliseconds(seconds: float) -> Sample:
+    return {"rate": seconds * 1000, "p50_ms": seconds * 1000, "p99_ms": seconds * 1000}
+
+
+def _wait_for_answer(port: int, process: subprocess.Popen[bytes], project: Path) -> None:
+    """Ask until the answer is 200; the wait between tries is 2 ms, which bounds the error."""
+    log = project / "log"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -113,5 +124,46 @@ def _wait_for_answer(port: int, process: subprocess.Popen[bytes], log: Path) -> 
                     return
         except OSError:
             pass
-        time.sleep(0.05)
+        time.sleep(0.002)
     raise SystemExit(f"server did not answer within 30 s: {log.read_text()}")
+
+
+GUNICORN = (str(PEERS / "gunicorn"), "-b", "127.0.0.1:{port}", "-w", "2", "benchsite.wsgi")
+CHANNELS = "Channels 4 {} consumer, uvicorn, {}"
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row(
+            "http",
+            "HTTP: trivial view, 32 connections (wrk)",
+            _under_load(http_load),
+            (OURS, Server("gunicorn sync, 2 workers", GUNICORN)),
+        ),
+        Row(
+            "echo",
+            "WebSocket echo: synchronous consumer, 64 sockets, one frame each in flight",
+            _under_load(echo_load),
+            (
+                OURS,
+                Server(CHANNELS.format("sync", "1 process"), (*UVICORN, "benchsite.asgi:sync")),
+                Server(CHANNELS.format("sync", "2 processes"), (*UVICORN, "--workers", "2", "benchsite.asgi:sync")),
+                Server(CHANNELS.format("async", "1 process"), (*UVICORN, "benchsite.asgi:asynchronous")),
+            ),
+        ),
+        Row(
+            "boot",
+            "Start: command to first 200",
+            _boot,
+            (OURS, Server("gunicorn sync, 2 workers", GUNICORN)),
+            unit="ms",
+        ),
+        Row(
+            "respawn",
+            "kill -9 of the only worker to its successor's first answer",
+            _respawn,
+            (Server("procman, 1 worker", (*OURS.command[:-2], "1", "--no-access-log")),),
+            unit="ms",
+        ),
+    )
+}
