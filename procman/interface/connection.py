@@ -1,0 +1,329 @@
+"""One WebSocket's life after its handshake was read: (event, now) -> actions.
+
+Pure. CONNECTING until the application answers, OPEN, CLOSING once a close frame was sent, CLOSED when the connection
+has gone. ``websocket.py`` turns bytes into the events and carries out the actions; it decides nothing.
+
+Rules kept here: at most one frame of a socket is with the workers; frames run in the order they came in; each is
+offered once; an accepted socket ends with exactly one disconnect, after its last frame. Frames that wait are bounded by
+number and by bytes: past that, reading from the socket pauses, and the client's TCP stack holds the rest.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import NamedTuple
+
+from procman.interface.messages import SocketReply
+
+CLOSE_TIMEOUT = 5.0  # seconds a client has to answer our close frame, as long as browsers take to give up
+ABNORMAL = 1006  # RFC 6455, 7.1.5: the connection ended without a close frame
+HELD_REPLIES = 64  # group messages kept for a socket whose accept is still to come
+
+
+class State(enum.IntEnum):
+    """Where a socket is in its life."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Offer(NamedTuple):
+    """Hand a frame to the workers: the connect (*data* None) or a received message."""
+
+    order: int
+    data: str | bytes | None
+
+
+class Accept(NamedTuple):
+    """Answer the handshake with 101."""
+
+
+class Refuse(NamedTuple):
+    """Answer the handshake with an error and end the connection."""
+
+    status: int
+    text: str
+
+
+class Write(NamedTuple):
+    """Send a complete frame."""
+
+    frame: bytes
+
+
+class Ping(NamedTuple):
+    """Send a ping."""
+
+
+class Close(NamedTuple):
+    """Send a close frame with *code*."""
+
+    code: int
+
+
+class Abort(NamedTuple):
+    """Drop the connection without ceremony."""
+
+
+class PauseReading(NamedTuple):
+    """Read nothing from the client until ``ResumeReading``."""
+
+
+class ResumeReading(NamedTuple):
+    """Read from the client again."""
+
+
+class End(NamedTuple):
+    """The socket is over, also for the layer; *order* None: it was never accepted and has no disconnect."""
+
+    code: int
+    order: int | None
+
+
+class Report(NamedTuple):
+    """Log a problem; *level* is the logging level's name."""
+
+    level: str
+    text: str
+
+
+Action = Offer | Accept | Refuse | Write | Ping | Close | Abort | PauseReading | ResumeReading | End | Report
+NOTHING: list[Action] = []
+
+
+class Limits(NamedTuple):
+    """What one socket may use; shared by all sockets. Times are seconds, sizes bytes."""
+
+    max_waiting_frames: int = 64
+    max_waiting_bytes: int = 2 * 1024 * 1024
+    handshake_timeout: float = 20.0
+    ping_interval: float = 20.0
+    ping_timeout: float = 30.0
+
+
+class Connection:
+    """The state of one socket, all of it: nothing about it is kept elsewhere but its group memberships.
+
+    ``order`` is that of the next frame, ``since`` when the current state's deadline began to run.
+    """
+
+    __slots__ = (
+        "accepted",
+        "close_code",
+        "data_at",
+        "ended",
+        "held",
+        "is_paused",
+        "limits",
+        "order",
+        "ping_at",
+        "session",
+        "since",
+        "state",
+        "unfinished",
+        "waiting",
+        "waiting_bytes",
+    )
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.limits = limits
+        self.state = State.CONNECTING
+        self.order = 0
+        self.session: bytes | None = None
+        self.unfinished = False
+        # Made on first use: most sockets are idle, and an empty deque takes 0.6 KiB.
+        self.waiting: deque[str | bytes] | None = None
+        self.waiting_bytes = 0
+        self.held: list[SocketReply] | None = None
+        self.is_paused = False
+        self.accepted = False
+        self.ended = False
+        self.close_code = 0
+        self.since = self.data_at = now
+        self.ping_at = 0.0
+
+    # -- events of the client ----------------------------------------------------------------------------------------
+
+    def connect(self) -> list[Action]:
+        """The handshake is fine: ask the application."""
+        return [self._offer(None)]
+
+    def receive(self, data: str | bytes) -> list[Action]:
+        """A complete message came in. After our close frame it is dropped, as RFC 6455 asks."""
+        if self.state is not State.OPEN:
+            return NOTHING
+        if not self.unfinished and not self.waiting:
+            return [self._offer(data)]
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(data)
+        self.waiting_bytes += len(data)
+        if not self.is_paused and self._is_full(1):
+            self.is_paused = True
+            return [PauseReading()]
+        return NOTHING
+
+    def alive(self, now: float) -> None:
+        """Bytes came in: the client is there."""
+        self.data_at = now
+        self.ping_at = 0.0
+
+    def lost(self, code: int = 0) -> list[Action]:
+        """The client's close frame came (*code*) or the connection has gone (0)."""
+        if self.state is State.CLOSED:
+            return NOTHING
+        self.state = State.CLOSED
+        self.close_code = code or self.close_code or ABNORMAL
+        self.held = None
+        return self._end_when_done()
+
+    # -- events of the application -----------------------------------------------------------------------------------
+
+    def reply(self, reply: SocketReply, now: float) -> list[Action]:
+        """A reply to this socket: the handshake table of 1.x while connecting, then data and close."""
+        if self.state is State.OPEN:
+            return self._send(reply, now)
+        if self.state is not State.CONNECTING:
+            return NOTHING
+        if reply.accept is False:
+            return self._refuse(403, "The application refused this WebSocket.")
+        if reply.accept or reply.has_content:
+            self.state = State.OPEN
+            self.accepted = True
+            self.since = self.data_at = now
+            actions: list[Action] = [Accept(), *self._send(reply, now)]
+            held, self.held = self.held, None
+            for late in held or ():
+                actions += self._send(late, now)
+            return actions
+        if reply.close:
+            return self._refuse(403, "The application refused this WebSocket.")
+        return NOTHING
+
+    def group(self, reply: SocketReply, now: float) -> list[Action]:
+        """A message to a group that this socket is in: sent, or kept for the accept, never the accept itself."""
+        if self.state is not State.CONNECTING:
+            return self._send(reply, now)
+        if self.held is None:
+            self.held = []
+        if len(self.held) >= HELD_REPLIES:
+            return [Report("WARNING", f"more than {HELD_REPLIES} group messages wait for its accept; one was dropped")]
+        self.held.append(reply)
+        return NOTHING
+
+    def finished(self, session: bytes | None) -> list[Action]:
+        """The consumer of the frame that is with the workers has ended; *session* None: unchanged."""
+        self.unfinished = False
+        if session is not None:
+            self.session = session
+        if self.waiting:
+            data = self.waiting.popleft()
+            self.waiting_bytes -= len(data)
+            actions: list[Action] = [self._offer(data)]
+            if self.is_paused and not self._is_full(2):
+                actions += self._resume()
+            return actions
+        return self._end_when_done() if self.state is State.CLOSED else NOTHING
+
+    def failed(self, reason: str, now: float) -> list[Action]:
+        """The frame that is with the workers will not be finished: the socket cannot go on in order, so it ends."""
+        self.unfinished = False
+        if self.state is State.CONNECTING:
+            if reason == "lost":
+                return self._refuse(500, "The application failed on this WebSocket.")
+            return self._refuse(503, "The application is too busy for this WebSocket.")
+        dropped = len(self.waiting) if self.waiting else 0
+        self.waiting, self.waiting_bytes = None, 0
+        text = f"its frame {self.order - 1} failed ({reason}); closing it with 1011"
+        actions: list[Action] = [Report("ERROR", f"{text}, {dropped} waiting frames are dropped" if dropped else text)]
+        if self.state is State.CLOSED:
+            return actions + self._end_when_done()
+        return actions + self.close(1011, now)
+
+    # -- events of this process --------------------------------------------------------------------------------------
+
+    def close(self, code: int, now: float) -> list[Action]:
+        """End the socket from our side."""
+        if self.state is State.CONNECTING:
+            return self._refuse(503, "The server is stopping.")
+        if self.state is not State.OPEN:
+            return NOTHING
+        self.state = State.CLOSING
+        self.close_code = code
+        self.since = now
+        # The client's answer can only be seen by reading; data frames before it are dropped.
+        return [Close(code), *self._resume()]
+
+    def disown(self, now: float) -> list[Action]:
+        """The layer has already run this socket's disconnect: close it and run nothing more for it."""
+        self.waiting, self.waiting_bytes, self.unfinished = None, 0, False
+        self.accepted, self.ended = False, True
+        return self.close(1012, now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Deadlines and pings. Called a few times within the shortest of the timeouts."""
+        limits = self.limits
+        if self.state is State.OPEN:
+            # A paused socket cannot show signs of life: they wait unread in the kernel.
+            if self.is_paused or not limits.ping_interval:
+                return NOTHING
+            if self.ping_at:
+                return [Abort(), *self.lost()] if now - self.ping_at >= limits.ping_timeout else NOTHING
+            if now - self.data_at >= limits.ping_interval:
+                self.ping_at = now
+                return [Ping()]
+        elif self.state is State.CONNECTING:
+            if now - self.since >= limits.handshake_timeout:
+                return self._refuse(503, "The application did not answer in time.")
+        elif self.state is State.CLOSING and now - self.since >= CLOSE_TIMEOUT:
+            return [Abort(), *self.lost()]
+        return NOTHING
+
+    # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _offer(self, data: str | bytes | None) -> Offer:
+        order = self.order
+        self.order += 1
+        self.unfinished = True
+        return Offer(order, data)
+
+    def _send(self, reply: SocketReply, now: float) -> list[Action]:
+        if self.state is not State.OPEN:
+            return NOTHING
+        actions: list[Action] = []
+        if reply.frame is not None:
+            actions.append(Write(reply.frame))
+        if reply.close:
+            actions += self.close(reply.close, now)
+        return actions
+
+    def _refuse(self, status: int, text: str) -> list[Action]:
+        self.state = State.CLOSED
+        self.held = None
+        return [Refuse(status, text), *self._end_when_done()]
+
+    def _end_when_done(self) -> list[Action]:
+        if self.ended or (self.accepted and (self.unfinished or self.waiting)):
+            return NOTHING
+        self.ended = True
+        if not self.accepted:
+            return [End(self.close_code, None)]
+        order = self.order
+        self.order += 1
+        return [End(self.close_code, order)]
+
+    def _is_full(self, divisor: int) -> bool:
+        limits = self.limits
+        count = len(self.waiting) if self.waiting else 0
+        return count * divisor >= limits.max_waiting_frames or self.waiting_bytes * divisor >= limits.max_waiting_bytes
+
+    def _resume(self) -> list[Action]:
+        if not self.is_paused or self.state is State.CLOSED:
+            return []
+        self.is_paused = False
+        # Silence while nobody listened says nothing about the client.
+        self.data_at, self.ping_at = max(self.data_at, self.since), 0.0
+        return [ResumeReading()]

@@ -1,0 +1,32 @@
+"""What can be wrong with a client's request or with a reply to it.
+
+``InterfaceError``
+    ``Refusal``: the interface answers the client itself, with a status
+    ``ClientGone``: nobody is left to answer
+    ``InvalidReply``: the application's reply breaks the message format
+"""
+
+from procman.errors import ProcmanError
+
+
+class InterfaceError(ProcmanError):
+    """Root of the interface server's errors."""
+
+
+class Refusal(InterfaceError):
+    """The interface answers this request itself: send *text* with *status* and forget the request.
+
+    *retry_after* is seconds; 0 leaves the header out.
+    """
+
+    def __init__(self, status: int, text: str, retry_after: int = 0) -> None:
+        super().__init__(text)
+        self.status, self.text, self.retry_after = status, text, retry_after
+
+
+class ClientGone(InterfaceError):
+    """The client closed the connection before its response was complete: stop working for it."""
+
+
+class InvalidReply(InterfaceError):
+    """A reply of the application breaks the message format of Channels 1.x: fix the consumer that sent it."""

@@ -1,0 +1,252 @@
+"""Runs the interface: uvicorn on listening sockets that somebody else bound, the layer client, one tick, the end.
+
+uvicorn parses HTTP and hands upgrades to ``websocket.WebSocketProtocol``. Its own main loop, signal handling, log lines
+and WebSocket implementation are not used. Refuses to bind: the supervisor's sockets outlive this process, so that a
+restart refuses nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from procman import lifetime
+from procman.clock import Clock
+from procman.errors import ConfigurationError
+from procman.interface.http import Application, Exchange
+from procman.interface.replies import Replies
+from procman.interface.websocket import WebSocketProtocol
+from procman.layers.base import AsyncChannelLayer
+from procman.layers.errors import LayerError
+from procman.settings import InterfaceSettings, ProjectConfiguration
+
+logger = logging.getLogger("procman.interface")
+
+CONNECT_TIMEOUT = 30.0  # seconds to reach the layer at the start; half of the supervisor's startup timeout
+LONGEST_TICK = 1.0  # seconds; the Date header changes that often
+MAX_HEADER_BYTES = 64 * 1024  # of one request; uvicorn has no limit with httptools. nginx allows 32 KiB
+
+
+class HTTPProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP parser, which also tells requests that their client has left, and bounds headers."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.exchanges: set[Exchange] = set()
+        self._header_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self.scope["procman.connection"] = self  # type: ignore[typeddict-unknown-key]
+        self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._count(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._count(name + value)
+        super().on_header(name, value)
+
+    def _count(self, data: bytes) -> None:
+        self._header_bytes += len(data)
+        if self._header_bytes > MAX_HEADER_BYTES:
+            # Raised through the parser, which answers 400 and closes.
+            raise ValueError("headers too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        super().connection_lost(exc)
+        for exchange in list(self.exchanges):
+            exchange.client_left()
+
+    def abort(self) -> None:
+        """Drop the connection with what is unsent."""
+        self.transport.abort()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server with its start only: no signals, no main loop, no shutdown of its own."""
+
+    def set_date(self) -> None:
+        date = formatdate(time.time(), usegmt=True).encode()
+        self.server_state.default_headers = [(b"date", date)]
+
+
+class InterfaceServer:
+    """One interface server: ``run`` serves until ``stop`` is called.
+
+    *layer* is not connected yet. Everything happens on the event loop that runs ``run``.
+    """
+
+    def __init__(
+        self,
+        settings: InterfaceSettings,
+        project: ProjectConfiguration,
+        layer: AsyncChannelLayer,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.layer = layer
+        self.replies = Replies(layer)
+        self.application = Application(settings, project, self.replies, clock)
+        self._stopping = asyncio.Event()
+        self._drain_timeout = settings.drain_timeout
+        config = uvicorn.Config(
+            app=self.application,
+            interface="asgi3",
+            http=HTTPProtocol,
+            ws=WebSocketProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            workers=1,
+        )
+        self._uvicorn = _Uvicorn(config)
+
+    @property
+    def tick_interval(self) -> float:
+        """Seconds between two looks at the deadlines: a quarter of the shortest, so that none is much overrun."""
+        settings = self.settings
+        shortest = min(settings.request_timeout, settings.handshake_timeout, settings.ping_timeout)
+        if settings.ping_interval:
+            shortest = min(shortest, settings.ping_interval)
+        return min(LONGEST_TICK, max(0.02, shortest / 4))
+
+    async def run(self, sockets: Sequence[socket.socket], on_ready: Callable[[], None] = lambda: None) -> None:
+        """Connect the layer, serve on *sockets* (listening), and end when ``stop`` was called.
+
+        Raises:
+            LayerUnavailable: the layer was not reached at the start.
+        """
+        _silence_uvicorn()
+        await self.layer.connect(CONNECT_TIMEOUT)
+        server = self._uvicorn
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        server.set_date()
+        await server.startup(sockets=list(sockets))
+        on_ready()
+        logger.info("interface ready on %s", ", ".join(_name(each) for each in sockets))
+        try:
+            while not self._stopping.is_set():
+                await self._tick(self._stopping.wait())
+        finally:
+            await self._end()
+
+    def stop(self, hurry: bool = False) -> None:
+        """Begin the end: no new connections, sockets are closed with 1012, requests in progress may finish.
+
+        With *hurry* nothing is waited for. Calling it again changes nothing else.
+        """
+        if hurry:
+            self._drain_timeout = 0.0
+        self._stopping.set()
+
+    async def _tick(self, event: Any) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.tick_interval):
+                await event
+        self._uvicorn.set_date()
+        self.replies.tick(self.application.now())
+
+    async def _end(self) -> None:
+        self.replies.is_stopping = True
+        for server in self._uvicorn.servers:
+            server.close()
+        for each in list(self._uvicorn.server_state.connections):
+            each.shutdown()
+        deadline = self.application.now() + self._drain_timeout
+        while (self.replies.clients or self.application.request_count) and self.application.now() < deadline:
+            await asyncio.sleep(0.02)
+            self.replies.tick(self.application.now())
+        left = len(self.replies.clients)
+        if left:
+            logger.warning("interface stops with %d clients left after %.1f s", left, self._drain_timeout)
+        await self.layer.close()
+        for each in list(self._uvicorn.server_state.connections):
+            each.transport.abort()
+        for task in list(self._uvicorn.server_state.tasks):
+            task.cancel()
+        logger.info("interface stopped")
+
+
+def run_interface(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
+    """Serve *project* on *sockets*, which are listening, until SIGTERM or SIGINT; the exit status."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, project, sockets))
+
+
+async def _serve(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
+    server = InterfaceServer(settings, project, make_layer(project))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A second signal changes nothing: whoever is in a hurry has SIGKILL.
+        loop.add_signal_handler(number, server.stop)
+
+    def supervisor_died() -> None:
+        loop.call_soon_threadsafe(server.stop, True)
+
+    lifetime.watch_lifetime(supervisor_died)
+    try:
+        await server.run(sockets, on_ready=lifetime.announce_ready)
+    except LayerError as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+def make_layer(project: ProjectConfiguration) -> AsyncChannelLayer:
+    """The client of *project*'s channel layer, not connected.
+
+    Raises:
+        ConfigurationError: the layer cannot be used by several processes, or is of an unknown kind.
+    """
+    if not project.layer.startswith("ipc://"):
+        raise ConfigurationError(
+            f"the interface server cannot use the channel layer {project.layer!r}; use one whose address is ipc://..."
+        )
+    from procman.layers.ipc.aio import AsyncIPCLayer
+
+    options = {name: value for name, value in project.layer_config.items() if name != "address"}
+    return AsyncIPCLayer(project.layer, **options)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _silence_uvicorn() -> None:
+    """uvicorn reports what this package reports in its own words; its warnings are about clients' broken requests."""
+    quiet = logging.getLogger("uvicorn")
+    quiet.setLevel(logging.CRITICAL + 1)
+    quiet.propagate = False
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _name(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    if isinstance(name, tuple):
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"http://{host}:{name[1]}"
+    return f"unix:{name}"

@@ -1,0 +1,487 @@
+"""One WebSocket on one transport: bytes to events of ``connection.Connection``, its actions back to bytes.
+
+uvicorn makes a ``WebSocketProtocol`` when an HTTP connection asks for an upgrade and replays the request into it. The
+handshake and the frame parser are those of the ``websockets`` library (sans-IO); frames that go out are built once by
+``messages``. Per socket there is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines.
+Refuses compression (35 KiB per socket) and sub-protocols.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import unquote
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.exceptions import SecurityError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import SERVER, Protocol
+from websockets.server import ServerProtocol
+
+from procman.interface import access, connection, origin
+from procman.interface.errors import InvalidReply, Refusal
+from procman.interface.messages import (
+    SocketReply,
+    build_connect,
+    build_disconnect,
+    build_receive,
+    full_path,
+    has_forbidden_bytes,
+    parse_socket_reply,
+)
+from procman.layers.base import OpenSocket
+from procman.layers.errors import MessageTooLarge
+from procman.log import escape
+
+logger = logging.getLogger("procman.interface")
+access_logger = logging.getLogger("procman.interface.access")
+# The library logs handshakes and parser errors of clients; what matters of them is logged here.
+_quiet = logging.getLogger("procman.interface.parser")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+_quiet.setLevel(logging.CRITICAL + 1)
+
+# Bytes parsed at a time: what a paused socket has received beyond its limits is kept unparsed, as bytes.
+SLICE = 4096
+REASONS = {400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error", 503: "Service Unavailable"}
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """What uvicorn's ``ws=`` asks for: ``connection_made`` and the replayed request come before ``set_protocol``."""
+
+    __slots__ = (
+        "client",
+        "connection",
+        "fragments",
+        "handshake",
+        "is_behind",
+        "is_text",
+        "parser",
+        "path",
+        "reply_channel",
+        "server_state",
+        "site",
+        "tokens",
+        "transport",
+        "unread",
+    )
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        self.site = config.loaded_app  # http.Application: settings, project and the switchboard
+        self.server_state = server_state
+        self.transport: asyncio.Transport
+        self.handshake: tuple[ServerProtocol, Request] | None = None
+        self.parser: Protocol | None = None
+        self.connection: connection.Connection | None = None
+        self.reply_channel = ""
+        self.path = ""
+        self.client = ""
+        self.fragments: bytearray | None = None
+        self.is_text = False
+        self.is_behind = False
+        self.tokens: list[int] | None = None
+        self.unread: bytes = b""
+
+    # -- asyncio.Protocol --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over the connection from the HTTP parser."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
+        self.server_state.connections.add(self)
+        # Told early that the client reads slowly; the limit itself is looked at only then.
+        self.transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has gone."""
+        self.server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._answer_tokens(False)
+        if self.connection is not None:
+            self._do(self.connection.lost())
+        self.parser = self.handshake = None
+        self.unread = b""
+
+    def pause_writing(self) -> None:
+        """The client reads slower than it is written to."""
+        self.is_behind = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.is_behind = False
+        self._answer_tokens(True)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client: the handshake first, then frames."""
+        socket = self.connection
+        if socket is None:
+            if self.handshake is None and not self.transport.is_closing():
+                self._read_handshake(data)
+            return
+        socket.alive(self.site.now())
+        if self.unread:
+            self.unread += data
+        elif socket.is_paused:
+            self.unread = bytes(data)
+        elif len(data) <= SLICE:
+            self._parse(data)
+        else:
+            self.unread = bytes(data)
+            self._parse_unread()
+
+    # -- client bytes ------------------------------------------------------------------------------------------------
+
+    def _parse_unread(self) -> None:
+        socket = self.connection
+        assert socket is not None
+        data, position = self.unread, 0
+        while position < len(data) and not socket.is_paused and self.parser is not None:
+            # Emptied first: parsing may end with the pause of reading, and then the rest is put back below.
+            self.unread = b""
+            self._parse(data[position : position + SLICE])
+            position += SLICE
+        self.unread = data[position:] if self.parser is not None else b""
+
+    def _parse(self, data: bytes) -> None:
+        parser = self.parser
+        if parser is None:
+            return  # after the close handshake whatever still comes is dropped
+        parser.receive_data(data)
+        for event in parser.events_received():
+            assert isinstance(event, Frame)
+            opcode = event.opcode
+            if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+                self.is_text = opcode is Opcode.TEXT
+                if event.fin:
+                    self._received(event.data)
+                else:
+                    self.fragments = bytearray(event.data)
+            elif opcode is Opcode.CONT and self.fragments is not None:
+                # Joined at once, so that empty fragments without end take no memory.
+                self.fragments += event.data
+                if event.fin:
+                    fragments, self.fragments = self.fragments, None
+                    self._received(fragments)
+        self._flush()
+        if parser.close_rcvd is not None:
+            self._closed(parser.close_rcvd.code)
+        elif parser.parser_exc is not None:
+            self._closed(0)
+
+    def _received(self, payload: Any) -> None:
+        assert self.connection is not None and self.parser is not None
+        if not self.is_text:
+            self._do(self.connection.receive(bytes(payload)))
+            return
+        try:
+            text = str(payload, "utf-8")
+        except UnicodeDecodeError:
+            self._do(self.connection.close(1007, self.site.now()))
+            return
+        self._do(self.connection.receive(text))
+
+    def _closed(self, code: int) -> None:
+        """The close handshake is over, or the client broke the protocol: nothing more is read or written."""
+        socket, parser = self.connection, self.parser
+        assert socket is not None
+        if not code and parser is not None and parser.close_sent is not None and not socket.close_code:
+            socket.close_code = int(parser.close_sent.code)
+        self.parser = None
+        self.transport.close()
+        self._do(socket.lost(code))
+
+    # -- handshake ---------------------------------------------------------------------------------------------------
+
+    def _read_handshake(self, data: bytes) -> None:
+        protocol = ServerProtocol(max_size=self.site.settings.max_message_size, logger=_quiet)
+        protocol.receive_data(data)
+        requests = [event for event in protocol.events_received() if isinstance(event, Request)]
+        addresses = self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname")
+        if isinstance(addresses[0], tuple):
+            self.client = str(addresses[0][0])
+        if not requests:
+            large = isinstance(protocol.parser_exc, SecurityError)
+            text = "The handshake's headers are too large." if large else "This is not a WebSocket handshake."
+            self._refuse(400, text)
+            return
+        request = requests[0]
+        target, _, query = request.path.partition("?")
+        self.path = full_path(unquote(target), self.site.settings.root_path)
+        self._log(access.CONNECT)
+        headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in request.headers.raw_items()]
+        try:
+            self._check(request, headers)
+        except Refusal as refusal:
+            self._refuse(refusal.status, refusal.text)
+            return
+        self.handshake = (protocol, request)
+        response = protocol.accept(request)
+        if response.status_code != 101:
+            protocol.send_response(response)
+            self._log(access.REJECT, str(response.status_code))
+            self.transport.write(b"".join(protocol.data_to_send()))
+            self.transport.close()
+            return
+        protocol.response = response  # type: ignore[attr-defined]
+        self._connect(query.encode("latin-1"), headers, addresses)
+
+    def _check(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
+        site = self.site
+        if not request.path.isascii() or any(has_forbidden_bytes(value) for _, value in headers):
+            raise Refusal(400, "The handshake holds bytes that no header may hold.")
+        origins = [value for name, value in headers if name == b"origin"]
+        if not origin.is_allowed(origins, site.project.allowed_hosts, site.project.debug):
+            logger.warning(
+                "WebSocket %s refused: its Origin %s is not in ALLOWED_HOSTS; add the host there if it is yours",
+                escape(self.path),
+                escape(", ".join(value.decode("latin-1") for value in origins)),
+            )
+            raise Refusal(403, "WebSockets from this origin are not allowed.")
+        if site.replies.is_stopping:
+            raise Refusal(503, "The server is stopping.")
+        if site.replies.socket_count >= site.settings.max_sockets:
+            raise Refusal(503, "Too many WebSockets are open.")
+
+    def _connect(self, query: bytes, headers: list[tuple[bytes, bytes]], addresses: tuple[Any, Any]) -> None:
+        replies = self.site.replies
+        self.reply_channel = replies.new_name()
+        replies.clients[self.reply_channel] = self
+        replies.socket_count += 1
+        self.connection = connection.Connection(self.site.limits, self.site.now())
+        peer, name = (tuple(each[:2]) if isinstance(each, tuple) else None for each in addresses)
+        message = build_connect(
+            self.reply_channel,
+            self.path,
+            query,
+            headers,
+            root_path=self.site.settings.root_path,
+            scheme="wss" if self.transport.get_extra_info("sslcontext") else "ws",
+            client=peer,
+            server=name,
+        )
+        self.connection.connect()
+        replies.offer(self, "websocket.connect", message)
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._log(access.REJECT, str(status))
+        body = text.encode() + b"\n"
+        head = (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    # -- actions -----------------------------------------------------------------------------------------------------
+
+    def _do(self, actions: list[connection.Action]) -> None:
+        for action in actions:
+            _DO[type(action)](self, action)
+
+    def _do_offer(self, action: connection.Offer) -> None:
+        socket = self.connection
+        assert socket is not None and action.data is not None
+        message = build_receive(self.reply_channel, self.path, action.data, action.order)
+        try:
+            self.site.replies.offer(self, "websocket.receive", message, session=socket.session)
+        except MessageTooLarge as error:
+            logger.error("frame of WebSocket %s dropped: %s", escape(self.path), error)
+            self._do(socket.close(1009, self.site.now()))
+            self._do(socket.finished(None))
+
+    def _do_accept(self, action: connection.Accept) -> None:
+        assert self.handshake is not None and self.connection is not None
+        protocol, _ = self.handshake
+        self.handshake = None
+        protocol.send_response(protocol.response)  # type: ignore[attr-defined]
+        self.transport.write(b"".join(protocol.data_to_send()))
+        # The handshake's parser holds the request; what the frames need of it is a fifth of its memory.
+        self.parser = Protocol(SERVER, max_size=self.site.settings.max_message_size, logger=_quiet)
+        self._log(access.ACCEPT)
+        opened = OpenSocket(self.reply_channel, self.path, self.connection.order - 1, self.connection.session)
+        self.site.replies.layer.socket_opened(opened)
+
+    def _do_refuse(self, action: connection.Refuse) -> None:
+        if not self.transport.is_closing():
+            self._refuse(action.status, action.text)
+
+    def _do_write(self, action: connection.Write) -> None:
+        self._write(action.frame)
+
+    def _do_ping(self, action: connection.Ping) -> None:
+        if self.parser is not None:
+            self.parser.send_ping(b"")
+            self._flush()
+
+    def _do_close(self, action: connection.Close) -> None:
+        if self.parser is not None:
+            self.parser.send_close(action.code)
+            self._flush()
+        self._answer_tokens(False)
+
+    def _do_abort(self, action: connection.Abort) -> None:
+        self.parser = None
+        self.transport.abort()
+
+    def _do_pause(self, action: connection.PauseReading) -> None:
+        self.transport.pause_reading()
+
+    def _do_resume(self, action: connection.ResumeReading) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        if self.unread:
+            # Not from within a consumer's reply: parsing may bring the next action of this socket.
+            asyncio.get_running_loop().call_soon(self._parse_rest)
+
+    def _do_end(self, action: connection.End) -> None:
+        assert self.connection is not None
+        disconnect = None
+        if action.order is not None:
+            self._log(access.DISCONNECT, str(action.code))
+            disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order)
+        self.site.replies.socket_count -= 1
+        self.site.replies.end(self, disconnect, self.connection.session)
+
+    def _do_report(self, action: connection.Report) -> None:
+        logger.log(logging.getLevelNamesMapping()[action.level], "WebSocket %s: %s", escape(self.path), action.text)
+
+    def _parse_rest(self) -> None:
+        if self.parser is not None and self.connection is not None and not self.connection.is_paused:
+            self._parse_unread()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        if self.parser is not None:
+            for data in self.parser.data_to_send():
+                if data:
+                    self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        transport = self.transport
+        if self.is_behind and transport.get_write_buffer_size() > self.site.settings.write_limit:
+            self._too_slow()
+        elif not transport.is_closing():
+            transport.write(data)
+
+    def _too_slow(self) -> None:
+        socket = self.connection
+        if socket is None or socket.state is not connection.State.OPEN:
+            return
+        logger.warning(
+            "WebSocket %s closed with 1013: its client has not read %d bytes, over the limit of %d",
+            escape(self.path),
+            self.transport.get_write_buffer_size(),
+            self.site.settings.write_limit,
+        )
+        socket.close(1013, self.site.now())
+        parser = self.parser
+        if parser is not None:
+            # Past the limit on purpose, and nothing follows: a client that was merely slow learns why.
+            parser.send_close(1013)
+            self.transport.write(b"".join(parser.data_to_send()))
+        self._answer_tokens(False)
+
+    def _answer_tokens(self, delivered: bool) -> None:
+        tokens, self.tokens = self.tokens, None
+        for token in tokens or ():
+            self.site.replies.layer.written(token, delivered)
+
+    def _log(self, step: str, detail: str = "") -> None:
+        if self.site.settings.access_log:
+            access_logger.info("%s", access.socket_line(step, self.path, self.client, detail))
+
+    # -- replies.Client ----------------------------------------------------------------------------------------------
+
+    def on_reply(self, message: dict[str, Any], token: int | None) -> None:
+        """Send what the application replied, or answer the handshake with it."""
+        socket = self.connection
+        assert socket is not None
+        try:
+            reply = parse_socket_reply(message)
+        except InvalidReply as error:
+            logger.error("reply to WebSocket %s dropped: %s", escape(self.path), error)
+        else:
+            self._do(socket.reply(reply, self.site.now()))
+        if token is not None:
+            self._wait_written(token)
+
+    def _wait_written(self, token: int) -> None:
+        if self.is_behind and not self.transport.is_closing():
+            self.tokens = [*(self.tokens or ()), token]
+        else:
+            self.site.replies.layer.written(token, not self.transport.is_closing())
+
+    def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
+        """Write the prebuilt frame."""
+        socket = self.connection
+        if reply is None or socket is None:
+            return
+        if socket.state is connection.State.OPEN and not reply.close and reply.frame is not None:
+            self._write(reply.frame)
+        else:
+            self._do(socket.group(reply, self.site.now()))
+
+    def on_finished(self, session: bytes | None) -> None:
+        """The frame's consumer has ended: the next one may go."""
+        if self.connection is not None and not self.connection.ended:
+            self._do(self.connection.finished(session))
+
+    def on_failed(self, reason: str) -> None:
+        """The frame's workers died."""
+        socket = self.connection
+        if socket is not None and not socket.ended:
+            self._do(socket.failed(reason, self.site.now()))
+        elif reason == "lost":
+            logger.error("the disconnect consumer of WebSocket %s was lost with its workers", escape(self.path))
+
+    def on_begun(self) -> None:
+        """Frames may be given twice: nothing to note."""
+
+    def on_declared_dead(self) -> None:
+        """Close; the disconnect has already run."""
+        socket = self.connection
+        if socket is not None:
+            self.site.replies.socket_count -= 1
+            self.site.replies.end(self, None)
+            self._do(socket.disown(self.site.now()))
+
+    def tick(self, now: float) -> None:
+        """Deadlines and pings."""
+        if self.connection is not None:
+            actions = self.connection.tick(now)
+            if actions:
+                self._do(actions)
+
+    def close(self, code: int) -> None:
+        """End this socket from our side."""
+        if self.connection is not None:
+            self._do(self.connection.close(code, self.site.now()))
+
+    def shutdown(self) -> None:
+        """What uvicorn calls on every connection when it stops."""
+        self.close(1012)
+
+    def open_socket(self) -> OpenSocket | None:
+        """What the layer mirrors of an accepted socket."""
+        socket = self.connection
+        if socket is None or not socket.accepted or socket.ended:
+            return None
+        return OpenSocket(self.reply_channel, self.path, socket.order - 1, socket.session)
+
+
+_DO: dict[type, Callable[[WebSocketProtocol, Any], None]] = {
+    connection.Offer: WebSocketProtocol._do_offer,
+    connection.Accept: WebSocketProtocol._do_accept,
+    connection.Refuse: WebSocketProtocol._do_refuse,
+    connection.Write: WebSocketProtocol._do_write,
+    connection.Ping: WebSocketProtocol._do_ping,
+    connection.Close: WebSocketProtocol._do_close,
+    connection.Abort: WebSocketProtocol._do_abort,
+    connection.PauseReading: WebSocketProtocol._do_pause,
+    connection.ResumeReading: WebSocketProtocol._do_resume,
+    connection.End: WebSocketProtocol._do_end,
+    connection.Report: WebSocketProtocol._do_report,
+}
