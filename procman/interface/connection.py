@@ -267,8 +267,11 @@ class Connection:
         """Deadlines and pings. Called a few times within the shortest of the timeouts."""
         limits = self.limits
         if self.state is State.OPEN:
-            # A paused socket cannot show signs of life: they wait unread in the kernel.
-            if self.is_paused or not limits.ping_interval:
+            if not limits.ping_interval:
+                return NOTHING
+            if self.is_paused:
+                # It cannot show signs of life: they wait unread in the kernel. Its idle time begins after the pause.
+                self.data_at, self.ping_at = now, 0.0
                 return NOTHING
             if self.ping_at:
                 return [Abort(), *self.lost()] if now - self.ping_at >= limits.ping_timeout else NOTHING
@@ -324,6 +327,4 @@ class Connection:
         if not self.is_paused or self.state is State.CLOSED:
             return []
         self.is_paused = False
-        # Silence while nobody listened says nothing about the client.
-        self.data_at, self.ping_at = max(self.data_at, self.since), 0.0
         return [ResumeReading()]

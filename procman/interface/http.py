@@ -44,7 +44,6 @@ class Exchange:
     __slots__ = (
         "abort",
         "begun",
-        "blocked_since",
         "body",
         "deadline",
         "failure",
@@ -60,6 +59,7 @@ class Exchange:
         "status",
         "waiter",
         "waiting_bytes",
+        "write_deadline",
     )
 
     def __init__(self, replies: Replies, path: str) -> None:
@@ -71,7 +71,7 @@ class Exchange:
         self.waiter: asyncio.Future[None] | None = None
         self.failure: Exception | None = None
         self.deadline = 0.0  # 0: not offered yet, or the response has begun
-        self.blocked_since = 0.0
+        self.write_deadline = 0.0
         self.offer_id = 0
         self.is_redeliverable = True
         self.begun = False
@@ -182,8 +182,8 @@ class Exchange:
                 self.fail(Refusal(503, "No worker took this request in time.", retry_after=1))
             else:
                 self.fail(Refusal(504, "The application did not answer in time."))
-        elif self.blocked_since and now >= self.blocked_since and self.abort is not None:
-            self.blocked_since = 0.0
+        elif self.write_deadline and now >= self.write_deadline and self.abort is not None:
+            self.write_deadline = 0.0
             logger.warning("connection of %s cut: its client takes nothing of the response", escape(self.path))
             self.abort()
 
@@ -324,13 +324,13 @@ class Application:
                 content = b""
 
     async def _send(self, exchange: Exchange, send: Send, message: dict[str, Any]) -> None:
-        exchange.blocked_since = self.now() + self.settings.request_timeout
+        exchange.write_deadline = self.now() + self.settings.request_timeout
         try:
             await send(message)
         except RuntimeError as error:
             raise InvalidReply(str(error)) from None  # uvicorn: the content does not fit Content-Length
         finally:
-            exchange.blocked_since = 0.0
+            exchange.write_deadline = 0.0
         if isinstance(exchange.failure, ClientGone):
             raise exchange.failure
 

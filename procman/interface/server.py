@@ -35,21 +35,29 @@ logger = logging.getLogger("procman.interface")
 CONNECT_TIMEOUT = 30.0  # seconds to reach the layer at the start; half of the supervisor's startup timeout
 LONGEST_TICK = 1.0  # seconds; the Date header changes that often
 MAX_HEADER_BYTES = 64 * 1024  # of one request; uvicorn has no limit with httptools. nginx allows 32 KiB
+HEADER_TIMEOUT = 20.0  # seconds to send a request's headers, and to begin with the first; Apache: 20 to 40
 
 
 class HTTPProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP parser, which also tells requests that their client has left, and bounds headers."""
+    """uvicorn's HTTP parser; also tells requests that their client has left, bounds headers in size and time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.exchanges: set[Exchange] = set()
         self._header_bytes = 0
+        self._headers_since = self.loop.time()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
         self.scope["procman.connection"] = self  # type: ignore[typeddict-unknown-key]
         self._header_bytes = 0
+        self._headers_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        """The request may begin."""
+        self._headers_since = 0.0
+        super().on_headers_complete()
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -72,6 +80,11 @@ class HTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         for exchange in list(self.exchanges):
             exchange.client_left()
+
+    def tick(self) -> None:
+        """Drop a client that does not get to the end of its headers."""
+        if self._headers_since and self.loop.time() - self._headers_since > HEADER_TIMEOUT:
+            self.abort()
 
     def abort(self) -> None:
         """Drop the connection with what is unsent."""
@@ -164,6 +177,9 @@ class InterfaceServer:
                 await event
         self._uvicorn.set_date()
         self.replies.tick(self.application.now())
+        for each in list(self._uvicorn.server_state.connections):
+            if isinstance(each, HTTPProtocol):
+                each.tick()
 
     async def _end(self) -> None:
         self.replies.is_stopping = True

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from websockets.exceptions import SecurityError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import SERVER, Protocol
+from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
 from procman.interface import access, connection, origin
@@ -60,6 +60,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "handshake",
         "is_behind",
         "is_text",
+        "offer_id",
         "parser",
         "path",
         "reply_channel",
@@ -80,6 +81,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reply_channel = ""
         self.path = ""
         self.client = ""
+        self.offer_id = 0
         self.fragments: bytearray | None = None
         self.is_text = False
         self.is_behind = False
@@ -91,13 +93,13 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the connection from the HTTP parser."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
-        self.server_state.connections.add(self)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
         # Told early that the client reads slowly; the limit itself is looked at only then.
         self.transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone."""
-        self.server_state.connections.discard(self)  # type: ignore[arg-type]
+        self.server_state.connections.discard(self)
         self._answer_tokens(False)
         if self.connection is not None:
             self._do(self.connection.lost())
@@ -121,7 +123,11 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._read_handshake(data)
             return
         socket.alive(self.site.now())
-        if self.unread:
+        if self.parser is None:
+            # Before the answer to its handshake a client has nothing to say, and after its close frame nobody listens.
+            if socket.state is connection.State.CONNECTING:
+                self._do([connection.Abort(), *socket.lost()])
+        elif self.unread:
             self.unread += data
         elif socket.is_paused:
             self.unread = bytes(data)
@@ -166,7 +172,7 @@ class WebSocketProtocol(asyncio.Protocol):
                     self._received(fragments)
         self._flush()
         if parser.close_rcvd is not None:
-            self._closed(parser.close_rcvd.code)
+            self._closed(int(parser.close_rcvd.code))
         elif parser.parser_exc is not None:
             self._closed(0)
 
@@ -262,7 +268,7 @@ class WebSocketProtocol(asyncio.Protocol):
             server=name,
         )
         self.connection.connect()
-        replies.offer(self, "websocket.connect", message)
+        self.offer_id = replies.offer(self, "websocket.connect", message)
 
     def _refuse(self, status: int, text: str) -> None:
         self._log(access.REJECT, str(status))
@@ -285,7 +291,7 @@ class WebSocketProtocol(asyncio.Protocol):
         assert socket is not None and action.data is not None
         message = build_receive(self.reply_channel, self.path, action.data, action.order)
         try:
-            self.site.replies.offer(self, "websocket.receive", message, session=socket.session)
+            self.offer_id = self.site.replies.offer(self, "websocket.receive", message, session=socket.session)
         except MessageTooLarge as error:
             logger.error("frame of WebSocket %s dropped: %s", escape(self.path), error)
             self._do(socket.close(1009, self.site.now()))
@@ -316,7 +322,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._flush()
 
     def _do_close(self, action: connection.Close) -> None:
-        if self.parser is not None:
+        if self.parser is not None and self.parser.state is OPEN:
             self.parser.send_close(action.code)
             self._flush()
         self._answer_tokens(False)
@@ -341,6 +347,9 @@ class WebSocketProtocol(asyncio.Protocol):
         if action.order is not None:
             self._log(access.DISCONNECT, str(action.code))
             disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order)
+        elif self.connection.unfinished:
+            # Its connect consumer would set up what no disconnect consumer takes down.
+            self.site.replies.withdraw(self.offer_id)
         self.site.replies.socket_count -= 1
         self.site.replies.end(self, disconnect, self.connection.session)
 
@@ -378,7 +387,7 @@ class WebSocketProtocol(asyncio.Protocol):
         )
         socket.close(1013, self.site.now())
         parser = self.parser
-        if parser is not None:
+        if parser is not None and parser.state is OPEN:
             # Past the limit on purpose, and nothing follows: a client that was merely slow learns why.
             parser.send_close(1013)
             self.transport.write(b"".join(parser.data_to_send()))
@@ -426,15 +435,20 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def on_finished(self, session: bytes | None) -> None:
         """The frame's consumer has ended: the next one may go."""
-        if self.connection is not None and not self.connection.ended:
-            self._do(self.connection.finished(session))
+        socket = self.connection
+        if socket is None or socket.ended:
+            return
+        if session is not None and socket.accepted and socket.order == 1:
+            # The accept came before the session that the connect consumer left: the layer's record lacks it.
+            self.site.replies.layer.socket_opened(OpenSocket(self.reply_channel, self.path, 0, session))
+        self._do(socket.finished(session))
 
     def on_failed(self, reason: str) -> None:
         """The frame's workers died."""
         socket = self.connection
         if socket is not None and not socket.ended:
             self._do(socket.failed(reason, self.site.now()))
-        elif reason == "lost":
+        elif socket is not None and socket.accepted:
             logger.error("the disconnect consumer of WebSocket %s was lost with its workers", escape(self.path))
 
     def on_begun(self) -> None:
@@ -447,6 +461,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self.site.replies.socket_count -= 1
             self.site.replies.end(self, None)
             self._do(socket.disown(self.site.now()))
+            # Nobody looks at its deadlines any more.
+            self.parser = None
+            self.transport.close()
 
     def tick(self, now: float) -> None:
         """Deadlines and pings."""

@@ -1,0 +1,331 @@
+"""The rules of one socket's life: no sockets, no clock."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procman.interface.connection import (
+    CLOSE_TIMEOUT,
+    HELD_REPLIES,
+    Abort,
+    Accept,
+    Close,
+    Connection,
+    End,
+    Limits,
+    Offer,
+    PauseReading,
+    Ping,
+    Refuse,
+    Report,
+    ResumeReading,
+    State,
+    Write,
+)
+from procman.interface.messages import SocketReply, parse_socket_reply
+
+LIMITS = Limits(4, 100, handshake_timeout=20, ping_interval=10, ping_timeout=5)
+
+
+def connecting(limits=LIMITS, now=0.0):
+    socket = Connection(limits, now)
+    assert socket.connect() == [Offer(0, None)]
+    return socket
+
+
+def opened(limits=LIMITS, now=0.0):
+    socket = connecting(limits, now)
+    assert socket.reply(SocketReply(accept=True), now) == [Accept()]
+    assert socket.finished(None) == []
+    return socket
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"accept": True}, ["101"]),
+        ({"accept": True, "text": "hi"}, ["101", b"\x81\x02hi"]),
+        ({"accept": True, "bytes": b"hi"}, ["101", b"\x82\x02hi"]),
+        ({"accept": True, "text": ""}, ["101", b"\x81\x00"]),
+        ({"accept": True, "close": True}, ["101", 1000]),
+        ({"accept": False}, ["403"]),
+        ({"accept": False, "text": "hi"}, ["403"]),
+        ({"text": "hi"}, ["101", b"\x81\x02hi"]),
+        ({"bytes": b"hi"}, ["101", b"\x82\x02hi"]),
+        ({"text": ""}, []),
+        ({"close": True}, ["403"]),
+        ({"close": 3000}, ["403"]),
+        ({"close": False}, []),
+        ({"close": True, "text": "hi"}, ["101", b"\x81\x02hi", 1000]),
+        ({"close": 4001, "bytes": b"hi"}, ["101", b"\x82\x02hi", 4001]),
+    ],
+)
+def test_the_handshake_table_of_channels_1(message, expected):
+    seen = []
+    for action in connecting().reply(parse_socket_reply(message), 1.0):
+        match action:
+            case Accept():
+                seen.append("101")
+            case Refuse(status, _):
+                seen.append(str(status))
+            case Write(frame):
+                seen.append(frame)
+            case Close(code):
+                seen.append(code)
+    assert seen == expected
+
+
+def test_an_open_socket_ignores_accept():
+    assert opened().reply(SocketReply(accept=False), 1.0) == []
+
+
+def test_a_frame_waits_until_the_consumer_of_the_previous_one_has_ended():
+    socket = opened()
+    assert socket.receive("a") == [Offer(1, "a")]
+    assert socket.receive("b") == []
+    assert socket.finished(None) == [Offer(2, "b")]
+
+
+def test_a_frame_waits_while_the_connect_consumer_that_accepted_still_runs():
+    socket = connecting()
+    socket.reply(SocketReply(accept=True), 0.0)
+    assert socket.receive("a") == []
+    assert socket.finished(None) == [Offer(1, "a")]
+
+
+def test_the_session_is_that_of_the_last_finish_which_changed_it():
+    socket = opened()
+    socket.receive("a")
+    socket.finished(b"one")
+    socket.receive("b")
+    socket.finished(None)
+    assert socket.session == b"one"
+
+
+def test_reading_pauses_at_the_limit_of_frames_and_resumes_at_half_of_it():
+    socket = opened()
+    socket.receive("running")
+    assert [socket.receive("x") for _ in range(4)] == [[], [], [], [PauseReading()]]
+    assert socket.finished(None) == [Offer(2, "x")]
+    assert socket.finished(None) == [Offer(3, "x")]
+    assert socket.finished(None) == [Offer(4, "x"), ResumeReading()]
+
+
+def test_reading_pauses_at_the_limit_of_bytes():
+    socket = opened()
+    socket.receive("running")
+    assert socket.receive("x" * 99) == []
+    assert socket.receive("x") == [PauseReading()]
+
+
+def test_a_client_that_sends_and_closes_has_its_frames_run_before_the_disconnect():
+    socket = opened()
+    socket.receive("a")
+    socket.receive("b")
+    assert socket.lost(1001) == []
+    assert socket.finished(None) == [Offer(2, "b")]
+    assert socket.finished(None) == [End(1001, 3)]
+    assert socket.finished(None) == []
+
+
+@pytest.mark.parametrize(("code", "expected"), [(1000, 1000), (1005, 1005), (0, 1006)])
+def test_the_disconnect_carries_the_clients_code_or_1006(code, expected):
+    assert opened().lost(code) == [End(expected, 1)]
+
+
+def test_the_disconnect_carries_our_code_if_the_client_does_not_answer_it():
+    socket = opened()
+    assert socket.close(1012, 0.0) == [Close(1012)]
+    assert socket.tick(CLOSE_TIMEOUT - 0.1) == []
+    assert socket.tick(CLOSE_TIMEOUT) == [Abort(), End(1012, 1)]
+    assert socket.lost() == []
+
+
+def test_frames_after_our_close_frame_are_dropped_and_reading_resumes_for_the_answer():
+    socket = opened()
+    for _ in range(5):
+        socket.receive("x")
+    assert socket.close(1000, 0.0) == [Close(1000), ResumeReading()]
+    assert socket.receive("late") == []
+    assert socket.waiting is not None and len(socket.waiting) == 4
+
+
+def test_a_socket_that_was_never_accepted_ends_without_a_disconnect():
+    assert connecting().lost() == [End(1006, None)]
+
+
+def test_a_connect_consumer_without_an_answer_is_waited_for_until_the_handshake_timeout():
+    socket = connecting()
+    assert socket.finished(None) == []
+    assert socket.tick(19.9) == []
+    refuse, end = socket.tick(20.0)
+    assert isinstance(refuse, Refuse) and refuse.status == 503
+    assert end == End(0, None)
+
+
+@pytest.mark.parametrize(("reason", "status"), [("lost", 500), ("full", 503), ("expired", 503)])
+def test_a_failed_connect_refuses_the_handshake(reason, status):
+    refuse, end = connecting().failed(reason, 0.0)
+    assert isinstance(refuse, Refuse) and refuse.status == status
+    assert end == End(0, None)
+
+
+def test_a_lost_frame_closes_the_socket_with_1011_and_reports_what_is_dropped():
+    socket = opened()
+    for _ in range(3):
+        socket.receive("x")
+    report, close = socket.failed("lost", 0.0)
+    assert isinstance(report, Report) and "2 waiting frames are dropped" in report.text
+    assert close == Close(1011)
+    assert socket.lost() == [End(1011, 2)]
+
+
+def test_a_group_message_waits_for_the_accept():
+    socket = connecting()
+    assert socket.group(SocketReply(frame=b"news"), 0.0) == []
+    actions = socket.reply(SocketReply(accept=True, frame=b"hello", has_content=True), 0.0)
+    assert actions == [Accept(), Write(b"hello"), Write(b"news")]
+
+
+def test_group_messages_beyond_the_bound_are_reported_not_kept():
+    socket = connecting()
+    for _ in range(HELD_REPLIES):
+        assert socket.group(SocketReply(frame=b"x"), 0.0) == []
+    (report,) = socket.group(SocketReply(frame=b"x"), 0.0)
+    assert isinstance(report, Report)
+
+
+def test_nothing_is_sent_after_a_close():
+    actions = opened().reply(SocketReply(close=1000), 0.0)
+    assert actions == [Close(1000)]
+    socket = opened()
+    socket.reply(SocketReply(close=1000), 0.0)
+    assert socket.reply(SocketReply(frame=b"x"), 0.0) == []
+    assert socket.group(SocketReply(frame=b"x"), 0.0) == []
+
+
+def test_an_idle_socket_is_pinged_and_dropped_if_nothing_comes_back():
+    socket = opened()
+    assert socket.tick(9.9) == []
+    assert socket.tick(10.0) == [Ping()]
+    assert socket.tick(14.9) == []
+    assert socket.tick(15.0) == [Abort(), End(1006, 1)]
+
+
+def test_any_byte_counts_as_a_sign_of_life():
+    socket = opened()
+    assert socket.tick(10.0) == [Ping()]
+    socket.alive(12.0)
+    assert socket.tick(15.0) == []
+    assert socket.tick(22.0) == [Ping()]
+
+
+def test_paused_reading_suspends_pings():
+    socket = opened()
+    for _ in range(5):
+        socket.receive("x")
+    assert socket.is_paused
+    assert socket.tick(1000.0) == []
+
+
+def test_after_a_pause_the_idle_time_starts_anew():
+    socket = opened()
+    for _ in range(5):
+        socket.receive("x")
+    socket.tick(1000.0)
+    while socket.is_paused:
+        socket.finished(None)
+    assert socket.tick(1001.0) == []
+    assert socket.tick(1010.0) == [Ping()]
+
+
+def test_a_disowned_socket_is_closed_and_has_no_disconnect():
+    socket = opened()
+    socket.receive("a")
+    socket.receive("b")
+    assert socket.disown(0.0) == [Close(1012)]
+    assert socket.lost(1012) == []
+
+
+REPLIES = [{"accept": True}, {"text": "x"}, {"close": 4000}, {"accept": False}]
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("receive"), st.text(max_size=60)),
+        st.tuples(st.just("finish"), st.one_of(st.none(), st.binary(max_size=3))),
+        st.tuples(
+            st.just("reply"), st.sampled_from([{"accept": True}, {"text": "x"}, {"close": 4000}, {"accept": False}])
+        ),
+        st.tuples(st.just("group"), st.sampled_from([{"text": "x"}, {"close": True}])),
+        st.tuples(st.just("fail"), st.sampled_from(["lost", "full"])),
+        st.tuples(st.just("lost"), st.sampled_from([0, 1000, 1005])),
+        st.tuples(st.just("close"), st.just(1012)),
+        st.tuples(st.just("tick"), st.floats(0, 30)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EVENTS)
+def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(events):
+    """At most one unfinished offer; offers in the order received; none twice; one end; a disconnect iff accepted."""
+    now, out, received, offered, dropped, ends, accepted = 0.0, 1, [], [], 0, [], False
+    socket = connecting()
+    closing = False
+
+    def look(actions):
+        nonlocal out, accepted, closing
+        for action in actions:
+            match action:
+                case Offer(order, data):
+                    assert not ends
+                    out += 1
+                    assert out == 1, "two offers at once"
+                    offered.append((order, data))
+                case Accept():
+                    assert not accepted and not ends
+                    accepted = True
+                case Write():
+                    assert accepted and not closing and socket.state is not State.CLOSED
+                case Close():
+                    assert not closing
+                    closing = True
+                case End(_, order):
+                    assert out == 0 or not accepted
+                    ends.append(order)
+
+    for name, value in [*events, ("lost", 0)]:
+        match name:
+            case "receive":
+                if socket.state is State.OPEN and not socket.is_paused:
+                    received.append(value)
+                    look(socket.receive(value))
+            case "finish":
+                if out:
+                    out -= 1
+                    look(socket.finished(value))
+            case "fail":
+                if out:
+                    out -= 1
+                    before = len(socket.waiting or ())
+                    look(socket.failed(value, now))
+                    dropped += before
+            case "reply":
+                look(socket.reply(parse_socket_reply(value), now))
+            case "group":
+                look(socket.group(parse_socket_reply(value), now))
+            case "lost":
+                look(socket.lost(value))
+            case "close":
+                look(socket.close(value, now))
+            case "tick":
+                now += value
+                look(socket.tick(now))
+        assert len(socket.waiting or ()) <= LIMITS.max_waiting_frames
+    while out and not (ends and not accepted):
+        out -= 1
+        look(socket.finished(None))
+    assert len(ends) == 1
+    assert ends == [offered[-1][0] + 1 if offered else 1] if accepted else ends == [None]
+    assert [data for _, data in offered] == received[: len(received) - dropped]
+    assert [order for order, _ in offered] == list(range(1, len(offered) + 1))
