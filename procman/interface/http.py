@@ -57,6 +57,7 @@ class Exchange:
         "reply_channel",
         "size",
         "status",
+        "token",
         "waiter",
         "waiting_bytes",
         "write_deadline",
@@ -79,11 +80,12 @@ class Exchange:
         self.is_answered = False
         self.body: Body | None = None
         self.abort: Callable[[], None] | None = None
+        self.token: int | None = None  # the sender of the part that is being written
         self.status = 0
         self.size = 0
 
-    async def next(self) -> tuple[dict[str, Any], int | None]:
-        """The next message of the response and its token.
+    async def next(self) -> dict[str, Any]:
+        """The next message of the response; its sender is answered by ``written``.
 
         Raises:
             Refusal, ClientGone: there will be none.
@@ -96,9 +98,15 @@ class Exchange:
                 await self.waiter
             finally:
                 self.waiter = None
-        part = self.parts.popleft()
-        self.waiting_bytes -= len(part[0].get("content") or b"")
-        return part
+        message, self.token = self.parts.popleft()
+        self.waiting_bytes -= len(message.get("content") or b"")
+        return message
+
+    def written(self, delivered: bool) -> None:
+        """Tell the sender of the current part what became of it."""
+        token, self.token = self.token, None
+        if token is not None:
+            self.replies.layer.written(token, delivered)
 
     def fail(self, failure: Exception) -> None:
         """End the wait; what has already arrived is still sent, unless the client has left."""
@@ -116,6 +124,7 @@ class Exchange:
 
     def drop_parts(self) -> None:
         """Throw away what waits to be sent and tell its senders."""
+        self.written(False)
         while self.parts:
             _, token = self.parts.popleft()
             if token is not None:
@@ -140,8 +149,9 @@ class Exchange:
             logger.error(
                 "response of %s cut: over %d bytes of it wait for its client", escape(self.path), RESPONSE_LIMIT
             )
-            self.drop_parts()
-            self.fail(ClientGone())
+            self.client_left()
+            if self.abort is not None:
+                self.abort()
         self._wake()
 
     def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
@@ -171,6 +181,10 @@ class Exchange:
     def on_declared_dead(self) -> None:
         """The layer has dropped this request."""
         self.on_failed("lost")
+
+    def on_stop(self) -> None:
+        """Tell the client that nothing will come."""
+        self.fail(Refusal(503, "The server is stopping; try again in a moment.", retry_after=1))
 
     def tick(self, now: float) -> None:
         """Give up a response that does not begin, and a client that takes nothing of it."""
@@ -294,7 +308,7 @@ class Application:
             raise Refusal(413, "The request is too large.") from error
 
     async def _respond(self, exchange: Exchange, method: str, send: Send) -> None:
-        message, token = await exchange.next()
+        message = await exchange.next()
         start = parse_response(message)
         has_body = start.status not in (204, 304)
         content, more_content = (start.content if has_body else b""), start.more_content
@@ -308,15 +322,15 @@ class Application:
             await self._send(exchange, send, part)
             if method != "HEAD":
                 exchange.size += len(content)
-            if token is not None:
+            if exchange.token is not None:
                 if more_content:
                     # uvicorn waits for the client at the start of a send: an empty one returns when there is room.
                     await self._send(exchange, send, {"type": "http.response.body", "body": b"", "more_body": True})
-                self.replies.layer.written(token, not isinstance(exchange.failure, ClientGone))
+                exchange.written(True)
             if not more_content:
                 exchange.is_answered = True
                 return
-            message, token = await exchange.next()
+            message = await exchange.next()
             if "status" in message:
                 raise InvalidReply("a second message with 'status'; the response has already begun")
             content, more_content = parse_chunk(message)

@@ -45,6 +45,9 @@ class Client(Protocol):
     def on_declared_dead(self) -> None:
         """The layer has given this client up."""
 
+    def on_stop(self) -> None:
+        """The time to finish is over."""
+
     def tick(self, now: float) -> None:
         """Look at the deadlines."""
 

@@ -35,6 +35,7 @@ logger = logging.getLogger("procman.interface")
 CONNECT_TIMEOUT = 30.0  # seconds to reach the layer at the start; half of the supervisor's startup timeout
 LONGEST_TICK = 1.0  # seconds; the Date header changes that often
 MAX_HEADER_BYTES = 64 * 1024  # of one request; uvicorn has no limit with httptools. nginx allows 32 KiB
+GIVE_UP_TIMEOUT = 0.2  # seconds to write the answers of requests that the drain timeout has ended
 HEADER_TIMEOUT = 20.0  # seconds to send a request's headers, and to begin with the first; Apache: 20 to 40
 
 
@@ -191,15 +192,25 @@ class InterfaceServer:
         while (self.replies.clients or self.application.request_count) and self.application.now() < deadline:
             await asyncio.sleep(0.02)
             self.replies.tick(self.application.now())
-        left = len(self.replies.clients)
-        if left:
-            logger.warning("interface stops with %d clients left after %.1f s", left, self._drain_timeout)
+        await self._give_up()
         await self.layer.close()
-        for each in list(self._uvicorn.server_state.connections):
-            each.transport.abort()
-        for task in list(self._uvicorn.server_state.tasks):
-            task.cancel()
         logger.info("interface stopped")
+
+    async def _give_up(self) -> None:
+        """What the drain timeout did not see the end of: requests are told, connections dropped."""
+        if self.replies.clients:
+            left = len(self.replies.clients)
+            logger.warning("interface stops with %d clients left after %.1f s", left, self._drain_timeout)
+        for client in list(self.replies.clients.values()):
+            client.on_stop()
+        state = self._uvicorn.server_state
+        for last_chance in (GIVE_UP_TIMEOUT, 0.0):
+            if state.tasks:
+                await asyncio.wait(list(state.tasks), timeout=last_chance)
+            for task in state.tasks:
+                task.cancel()
+            for each in list(state.connections):
+                each.transport.abort()
 
 
 def run_interface(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:

@@ -465,6 +465,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self.parser = None
             self.transport.close()
 
+    def on_stop(self) -> None:
+        """The close frame was sent long ago, and the layer runs the disconnect: nothing is left to do."""
+
     def tick(self, now: float) -> None:
         """Deadlines and pings."""
         if self.connection is not None:

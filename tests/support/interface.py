@@ -27,7 +27,9 @@ class Running:
     def connect(self, path: str = "/", **options: Any) -> ClientConnection:
         """Open a WebSocket; blocks until the handshake is answered."""
         options.setdefault("proxy", None)
-        return connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=TIMEOUT, close_timeout=1, **options)
+        client = connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=TIMEOUT, close_timeout=1, **options)
+        client.pending_legacy_warning = False  # websockets 17.1 wants a context manager; tests close explicitly
+        return client
 
     def accepted(self, path: str = "/", **options: Any) -> tuple[ClientConnection, str]:
         """An open WebSocket and its reply channel."""

@@ -1,0 +1,292 @@
+"""HTTP over real sockets: limits, failures, streams, clients that leave."""
+
+import logging
+import queue
+
+import pytest
+
+from procman.settings import InterfaceSettings
+from tests.support.interface import read_response, running_interface
+from tests.support.layer import FakeLayer
+from tests.support.waiting import wait_until
+
+GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\n\r\nabc"
+
+
+def settings(**values):
+    return InterfaceSettings(drain_timeout=1.0, **values)
+
+
+@pytest.fixture
+def site():
+    with running_interface() as running:
+        yield running
+
+
+def test_a_request_has_every_field(site):
+    data = (
+        b"POST /a%20b?x=%20 HTTP/1.1\r\nHost: example.com\r\nX_Evil: 1\r\nA: 1\r\na: 2\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    with site.raw(data) as client:
+        offer, message = site.layer.take("http.request")
+        port = client.getsockname()[1]
+    assert message.pop("reply_channel") == offer.reply_channel
+    assert message == {
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/a b",
+        "query_string": b"x=%20",
+        "root_path": "",
+        "headers": [[b"host", b"example.com"], [b"a", b"1"], [b"a", b"2"], [b"content-length", b"3"]],
+        "body": b"abc",
+        "client": ["127.0.0.1", port],
+        "server": ["127.0.0.1", site.port],
+    }
+    assert offer.bounded and not offer.redeliverable
+
+
+@pytest.mark.parametrize(("method", "safe"), [("GET", True), ("HEAD", True), ("OPTIONS", True), ("DELETE", False)])
+def test_only_safe_methods_may_be_given_twice(site, method, safe):
+    with site.raw(f"{method} / HTTP/1.1\r\nHost: example.com\r\n\r\n".encode()):
+        assert site.layer.take("http.request")[0].redeliverable is safe
+
+
+def test_a_response_to_head_has_the_length_but_no_content(site):
+    with site.raw(b"HEAD / HTTP/1.1\r\nHost: example.com\r\n\r\n" + GET) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"four"})
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 204, "content": b"dropped"})
+        client.shutdown(1)
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    head, _, rest = data.partition(b"\r\n\r\n")
+    assert b"content-length: 4" in head
+    assert rest.startswith(b"HTTP/1.1 204") and rest.endswith(b"\r\n\r\n") and b"dropped" not in rest
+
+
+def test_a_connection_serves_one_request_after_the_other(site):
+    with site.raw(GET) as client:
+        for number in range(3):
+            offer, _ = site.layer.take()
+            site.layer.finish(offer, {"status": 200, "content": b"%d" % number})
+            assert read_response(client)[2] == b"%d" % number
+            client.sendall(GET)
+
+
+def test_a_streamed_response_is_written_as_it_comes_and_each_sender_is_answered(site):
+    with site.raw(GET) as client:
+        offer, message = site.layer.take()
+        channel = message["reply_channel"]
+        site.layer.reply(channel, {"status": 200, "content": b"one", "more_content": True}, token=1)
+        assert site.layer.answers.get(timeout=5) == (1, True)
+        data = b""
+        while b"one" not in data:
+            data += client.recv(65536)
+        site.layer.finish(offer)
+        site.layer.reply(channel, {"content": b"two", "more_content": True}, token=2)
+        site.layer.reply(channel, {"content": b"", "more_content": False}, token=3)
+        assert site.layer.answers.get(timeout=5) == (2, True)
+        assert site.layer.answers.get(timeout=5) == (3, True)
+        while not data.endswith(b"0\r\n\r\n"):
+            data += client.recv(65536)
+    assert b"3\r\ntwo\r\n" in data
+
+
+def test_the_sender_of_a_stream_waits_for_a_client_that_does_not_read(site):
+    with site.raw(GET):
+        _, message = site.layer.take()
+        channel, part = message["reply_channel"], b"x" * 1024 * 1024
+        site.layer.reply(channel, {"status": 200, "content": b"", "more_content": True})
+        answered = token = 0
+        # The kernel's buffers take some megabytes; then an answer stays away.
+        while token < 64:
+            token += 1
+            site.layer.reply(channel, {"content": part, "more_content": True}, token=token)
+            try:
+                assert site.layer.answers.get(timeout=0.3) == (token, True)
+                answered = token
+            except queue.Empty:
+                break
+        assert 0 < answered < 64
+    assert site.layer.answers.get(timeout=5) == (token, False)
+
+
+def test_the_sender_of_a_stream_hears_that_the_client_has_left(site):
+    with site.raw(GET):
+        offer, message = site.layer.take()
+        site.layer.reply(message["reply_channel"], {"status": 200, "content": b"a", "more_content": True}, token=1)
+        assert site.layer.answers.get(timeout=5) == (1, True)
+    wait_until(lambda: not site.server.replies.clients)
+    site.layer.reply(message["reply_channel"], {"content": b"b", "more_content": True}, token=2)
+    assert site.layer.answers.get(timeout=5) == (2, False)
+    assert site.layer.withdrawn.get(timeout=5) == offer.id
+
+
+def test_a_client_that_leaves_before_the_response_has_its_request_withdrawn(site):
+    with site.raw(GET):
+        offer, _ = site.layer.take()
+    assert site.layer.withdrawn.get(timeout=5) == offer.id
+    assert not site.layer.run(site.server.replies.is_unfinished, offer.id)
+
+
+@pytest.mark.parametrize(("reason", "status"), [("full", 503), ("expired", 503), ("lost", 502)])
+def test_a_failed_offer_is_answered_with_a_status_and_a_sentence(site, reason, status):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        site.layer.fail(offer, reason)
+        found, headers, content = read_response(client)
+    assert found == status and content.endswith(b".\n")
+    assert headers["content-type"].startswith("text/plain")
+    assert headers.get("retry-after") == ("1" if status == 503 else None)
+
+
+def test_a_response_that_has_begun_is_cut_when_its_worker_dies(site):
+    with site.raw(GET) as client:
+        offer, message = site.layer.take()
+        site.layer.reply(message["reply_channel"], {"status": 200, "content": b"a", "more_content": True})
+        site.layer.fail(offer, "lost")
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert data.startswith(b"HTTP/1.1 200") and b"1\r\na\r\n" in data
+    assert not data.endswith(b"0\r\n\r\n")
+
+
+def test_a_response_may_come_after_the_consumer_has_ended(site):
+    with site.raw(GET) as client:
+        offer, message = site.layer.take()
+        site.layer.finish(offer)
+        site.layer.reply(message["reply_channel"], {"status": 200, "content": b"later"})
+        assert read_response(client)[2] == b"later"
+
+
+@pytest.mark.parametrize(
+    ("method", "begun", "status"), [(GET, False, 504), (POST, True, 504), (POST, False, 503)], ids=str
+)
+def test_no_response_in_time_is_504_or_503_if_no_worker_took_the_request(method, begun, status):
+    with running_interface(settings(request_timeout=0.2)) as site:
+        with site.raw(method) as client:
+            offer, _ = site.layer.take()
+            if begun:
+                site.layer.begin(offer)
+            assert read_response(client)[0] == status
+        assert site.layer.withdrawn.get(timeout=5) == offer.id
+
+
+def test_no_response_while_the_layer_is_away_is_503():
+    with running_interface(settings(request_timeout=0.2)) as site:
+        site.layer.lose()
+        with site.raw(GET) as client:
+            assert read_response(client)[0] == 503
+        site.layer.find()
+
+
+def test_a_request_that_waits_survives_a_restart_of_the_layer(site):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        site.layer.lose()
+        snapshot = site.layer.find()
+        assert snapshot.offers == [offer]
+        site.layer.finish(offer, {"status": 200, "content": b"fine"})
+        assert read_response(client)[2] == b"fine"
+
+
+def test_a_second_finish_of_a_request_is_dropped(site):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"first"})
+        site.layer.finish(offer, {"status": 200, "content": b"second"})
+        assert read_response(client)[2] == b"first"
+
+
+def test_requests_beyond_max_requests_are_503():
+    with running_interface(settings(max_requests=1)) as site:
+        with site.raw(GET) as first, site.raw() as second:
+            offer, _ = site.layer.take()
+            second.sendall(GET)
+            assert read_response(second)[0] == 503
+            site.layer.finish(offer, {"status": 200})
+            assert read_response(first)[0] == 200
+
+
+def test_a_request_larger_than_a_message_is_413():
+    with running_interface(layer=FakeLayer(max_size=1000)) as site:
+        with site.raw(b"GET /%s HTTP/1.1\r\nHost: example.com\r\n\r\n" % (b"a" * 2000)) as client:
+            assert read_response(client)[0] == 413
+        assert not site.server.replies.offers
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"content": b"no status"},
+        {"status": 99},
+        {"status": 200, "content": "text"},
+        {"status": 200, "headers": [[1, 2]]},
+    ],
+)
+def test_a_broken_response_is_500_and_an_error_in_the_log(site, caplog, reply):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, reply)
+        assert read_response(client)[0] == 500
+    assert any(record.levelno == logging.ERROR and "broken" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("second", [{"status": 200}, {"content": b"too long"}, {"content": b"a"}, {"content": "text"}])
+def test_a_response_that_breaks_the_format_later_on_is_cut(site, caplog, second):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        first = {"status": 200, "headers": [[b"Content-Length", b"4"]], "content": b"ab", "more_content": True}
+        site.layer.finish(offer, first, second)
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert data.endswith((b"\r\n\r\nab", b"\r\n\r\naba"))
+    assert "broken" in caplog.text
+
+
+def test_a_client_that_takes_nothing_of_its_response_is_cut(caplog):
+    with running_interface(settings(request_timeout=0.3)) as site:
+        with site.raw(GET):
+            offer, message = site.layer.take()
+            site.layer.reply(message["reply_channel"], {"status": 200, "content": b"", "more_content": True})
+            for _ in range(16):
+                part = {"content": b"x" * 1024 * 1024, "more_content": True}
+                site.layer.reply(message["reply_channel"], part)
+            assert site.layer.withdrawn.get(timeout=5) == offer.id
+    assert "takes nothing of the response" in caplog.text
+
+
+def test_a_response_that_piles_up_is_cut(caplog):
+    with running_interface() as site:
+        with site.raw(GET):
+            offer, message = site.layer.take()
+            site.layer.reply(message["reply_channel"], {"status": 200, "content": b"", "more_content": True})
+            for _ in range(64):
+                site.layer.reply(message["reply_channel"], {"content": b"x" * 1024 * 1024, "more_content": True})
+            assert site.layer.withdrawn.get(timeout=5) == offer.id
+    assert "wait for its client" in caplog.text
+
+
+def test_the_access_log_has_one_line_per_request(site, caplog):
+    caplog.set_level(logging.INFO, "procman.interface.access")
+    with site.raw(GET.replace(b"/ ", b"/a%0Ab ")) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"four"})
+        read_response(client)
+    (line,) = wait_until(lambda: [r.getMessage() for r in caplog.records if r.name.endswith("access")])
+    assert line.startswith("GET /a\\x0ab 200 4 B ") and line.endswith(" ms 127.0.0.1")
+
+
+def test_the_access_log_can_be_switched_off(caplog):
+    caplog.set_level(logging.INFO, "procman.interface.access")
+    with running_interface(settings(access_log=False)) as site:
+        with site.raw(GET) as client:
+            site.layer.finish(site.layer.take()[0], {"status": 200})
+            read_response(client)
+    assert not [record for record in caplog.records if record.name.endswith("access")]
