@@ -58,7 +58,7 @@ export class LiveSocket extends EventTarget {
     this.#socket = socket;
     socket.addEventListener("open", () => {
       this.#openedAt = Date.now();
-      this.#show("connected", "connected");
+      this.#show("open", "connected");
       this.dispatchEvent(new Event("open"));
     });
     socket.addEventListener("message", (event) => {
