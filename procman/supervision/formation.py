@@ -1,0 +1,69 @@
+"""Process types times counts: the ordered list of processes to run, with their names ``worker.1``, ``worker.2``.
+
+Pure. What the processes are is decided by the caller; ``engine.py`` runs the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from procman.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessType:
+    """What the copies of one type share.
+
+    ``stop_phase`` orders a stop: a phase begins when the processes of earlier ones are gone. ``stops_by_lifetime``: it
+    is told to stop by the end of a lifetime pipe of its own, not by SIGTERM. ``single``: one copy, named like the type.
+    """
+
+    name: str
+    argv: Sequence[str]
+    count: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
+    stop_phase: int = 0
+    stops_by_lifetime: bool = False
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process of the formation: what to run, with which environment and descriptors."""
+
+    name: str
+    type: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
+    stop_phase: int = 0
+    stops_by_lifetime: bool = False
+
+
+def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
+    """The processes of *types* in the order in which they are started.
+
+    Raises:
+        ConfigurationError: a type is named twice or has no command, or a count does not fit.
+    """
+    specs: list[ProcessSpec] = []
+    seen: set[str] = set()
+    for kind in types:
+        if kind.name in seen:
+            raise ConfigurationError(f"process type {kind.name!r} is given twice")
+        if not kind.argv:
+            raise ConfigurationError(f"process type {kind.name!r} has no command")
+        if kind.count < 0 or (kind.single and kind.count != 1):
+            raise ConfigurationError(f"process type {kind.name!r} cannot have {kind.count} processes")
+        seen.add(kind.name)
+        for number in range(1, kind.count + 1):
+            name = kind.name if kind.single else f"{kind.name}.{number}"
+            specs.append(
+                ProcessSpec(
+                    name, kind.name, tuple(kind.argv), dict(kind.env), tuple(kind.pass_fds), kind.stop_phase,
+                    kind.stops_by_lifetime,
+                )
+            )  # fmt: skip
+    return specs

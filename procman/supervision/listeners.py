@@ -1,0 +1,114 @@
+"""Listening sockets that outlive the processes that serve them, and the lock that makes a supervisor the only one.
+
+Drives the system's socket and file calls; decides nothing. The sockets are bound here, before anything is started, so
+that clients wait in the backlog instead of being refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from procman.errors import ConfigurationError
+from procman.supervision.errors import AlreadyRunning, PortInUse
+
+# What waits while the interface starts or restarts: uvicorn's number; the system caps it at somaxconn.
+BACKLOG = 2048
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A TCP socket that listens on *host* and *port* (0: the system chooses).
+
+    Raises:
+        PortInUse: another program listens there.
+        ConfigurationError: *host* is not an address of this machine, or the port is reserved for root.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot listen on {host!r}: {error}; give an address with --bind") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(host, port) from None
+        hint = "choose a port above 1023 with --port" if error.errno == errno.EACCES else "choose another with --bind"
+        raise ConfigurationError(f"cannot listen on {host} port {port}: {error.strerror}; {hint}") from None
+    return listener
+
+
+def listen_unix(path: str) -> socket.socket:
+    """A Unix socket of mode 0600 that listens at *path*; what a dead process left there is replaced.
+
+    Call it while holding the lock of that path.
+
+    Raises:
+        ConfigurationError: the directory does not exist or is not writable.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).unlink()
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen at {path}: {error.strerror}") from None
+    finally:
+        os.umask(mask)
+    return listener
+
+
+class Lock:
+    """Held by the supervisor of one address for as long as it lives, however it ends; the file names its pid."""
+
+    def __init__(self, path: str, address: str) -> None:
+        """Take the lock.
+
+        Raises:
+            AlreadyRunning: another process holds it.
+            ConfigurationError: the file cannot be made.
+        """
+        self._path = path
+        while True:
+            try:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                raise ConfigurationError(f"cannot use the lock file {path}: {error.strerror}") from None
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = os.read(self._fd, 32).strip()
+                os.close(self._fd)
+                raise AlreadyRunning(int(text) if text.isdigit() else None, address) from None
+            if self._is_current():
+                break
+            os.close(self._fd)  # its owner removed the file between open and flock
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, b"%d\n" % os.getpid())
+
+    def _is_current(self) -> bool:
+        try:
+            found = Path(self._path).lstat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._fd))
+
+    def release(self) -> None:
+        """Remove the file and let others take its place."""
+        with contextlib.suppress(OSError):
+            Path(self._path).unlink()
+        os.close(self._fd)

@@ -1,0 +1,386 @@
+"""When processes are started, restarted, given up and stopped: (event, now) -> actions.
+
+Pure: no I/O and no clock; ``now`` is monotonic seconds and ``random`` is an argument. ``engine.py`` reports what
+happened and carries the actions out, in order; between two events it waits until ``deadline()`` and calls ``tick``.
+
+The rules:
+
+- a process that was ready restarts at once, from a budget of ``BUDGET`` per slot that refills one per
+  ``BUDGET_REFILL`` seconds; an empty budget, or a death before ready, backs off exponentially;
+- a death by SIGTERM or SIGINT that nobody here sent is held for ``HOLD``: platforms signal every process at once, and
+  the supervisor's own signal may be on its way;
+- it gives up, with an exit status of its own, when a type cannot be started at all or stays down in a crash loop;
+- a stop has one deadline for everything. Its last part is kept for SIGKILL.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from procman.supervision import states
+from procman.supervision.states import ALIVE, MOVES, State
+
+BUDGET = 10.0  # restarts without a pause
+BUDGET_REFILL = 10.0  # seconds per restart given back; a process that lives longer than this never waits
+BACKOFF_FIRST = 0.1  # seconds; doubles with each failure
+BACKOFF_CAP = 30.0  # seconds
+HOLD = 0.25  # seconds
+EARLY_DEATHS = 5  # deaths in a row before ready, of a type of which no process was ever ready
+DOWN_LIMIT = 60.0  # seconds without any running process of a type that crashes again and again
+KILL_RESERVE = 1.0  # seconds at the end of a stop that are kept for SIGKILL
+
+
+class Member(NamedTuple):
+    """A slot of the formation, as far as the rules care."""
+
+    name: str
+    type: str
+    stop_phase: int = 0
+    stops_by_lifetime: bool = False
+
+
+class Spawn(NamedTuple):
+    """Start the process of this slot, then report ``spawned`` or ``spawn_failed``."""
+
+    name: str
+
+
+class Terminate(NamedTuple):
+    """Send SIGTERM to the process (not to its children: it may still need them)."""
+
+    name: str
+
+
+class CloseLifetime(NamedTuple):
+    """Close the lifetime pipe of this slot's own."""
+
+    name: str
+
+
+class Kill(NamedTuple):
+    """Send SIGKILL to the whole process group."""
+
+    name: str
+
+
+class Log(NamedTuple):
+    """Print a line of the supervisor's own. ``level`` is ``INFO``, ``WARNING`` or ``ERROR``."""
+
+    level: str
+    text: str
+
+
+class Announce(NamedTuple):
+    """Every type has a running process for the first time."""
+
+
+class Quit(NamedTuple):
+    """Nothing is left to wait for; the formation's exit status."""
+
+    status: int
+
+
+Action = Spawn | Terminate | CloseLifetime | Kill | Log | Announce | Quit
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place in the formation and the process that fills it."""
+
+    member: Member
+    state: State = State.STOPPED
+    pid: int | None = None
+    spawned_at: float = 0.0
+    ready_at: float | None = None
+    exit_status: int | None = None
+    restarts: int = -1
+    timer: float | None = None  # STARTING: too slow; BACKOFF: start; STOPPING: kill
+    budget: float = BUDGET
+    budget_at: float = 0.0
+    failures: int = 0  # exponent of the backoff; goes down by one per BUDGET_REFILL seconds of running
+    early_deaths: int = 0
+    replaced: bool = False  # stopped in order to be started again
+
+    def move(self, state: State) -> None:
+        """Change the state; a move that the table does not allow is a fault of the rules."""
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"{self.member.name} cannot move from {self.state.name} to {state.name}")
+        self.state = state
+
+    def take_budget(self, now: float) -> bool:
+        """Whether a restart at once is left; takes it."""
+        self.budget = min(BUDGET, self.budget + (now - self.budget_at) / BUDGET_REFILL)
+        self.budget_at = now
+        if self.budget < 1:
+            return False
+        self.budget -= 1
+        return True
+
+
+@dataclass(slots=True)
+class _TypeState:
+    ever_ready: bool = False
+    down_since: float | None = None
+    deaths_while_down: int = 0
+    slots: list[Slot] = field(default_factory=list)
+
+
+class Policy:
+    """The rules for one formation. Timeouts are seconds; *random* returns a number in [0, 1)."""
+
+    def __init__(
+        self,
+        members: Iterable[Member],
+        startup_timeout: float,
+        shutdown_timeout: float,
+        random: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.slots = {member.name: Slot(member) for member in members}
+        self._types: dict[str, _TypeState] = {}
+        for slot in self.slots.values():
+            self._types.setdefault(slot.member.type, _TypeState()).slots.append(slot)
+        self._startup_timeout, self._shutdown_timeout, self._random = startup_timeout, shutdown_timeout, random
+        self._started_at = 0.0
+        self._announced = False
+        self._roll: deque[str] = deque()
+        self._rolling: str | None = None
+        self.status = states.STOPPED_BY_REQUEST
+        self.stopping = False
+        self._quit = False
+        self._asked: set[str] = set()
+        self._moments: list[float] = []  # of a stop: half time, kill, kill everything, end
+
+    # What happened.
+
+    def start(self, now: float) -> list[Action]:
+        """Start every process, in order. Nobody waits: clients of a process that starts wait in its listen backlog."""
+        self._started_at = now
+        return [action for slot in self.slots.values() for action in self._spawn(slot, now)]
+
+    def spawned(self, name: str, pid: int, now: float) -> list[Action]:
+        """The process of *name* runs as *pid* and is not ready yet."""
+        slot = self.slots[name]
+        slot.pid, slot.spawned_at, slot.ready_at = pid, now, None
+        slot.timer = now + self._startup_timeout
+        return []
+
+    def spawn_failed(self, name: str, reason: str, now: float) -> list[Action]:
+        """The process of *name* could not be started at all."""
+        return self._died_early(self.slots[name], f"{name} could not be started: {reason}", now)
+
+    def ready(self, name: str, pid: int, now: float) -> list[Action]:
+        """*pid* says that it does its work."""
+        slot = self.slots[name]
+        if slot.pid != pid or slot.state is not State.STARTING:
+            return []
+        slot.move(State.RUNNING)
+        slot.ready_at, slot.timer, slot.early_deaths = now, None, 0
+        kind = self._types[slot.member.type]
+        kind.ever_ready, kind.down_since, kind.deaths_while_down = True, None, 0
+        actions: list[Action] = []
+        if not self._announced and all(kind.ever_ready for kind in self._types.values()):
+            self._announced = True
+            actions.append(Announce())
+        if self._rolling == name:
+            self._rolling = None
+            actions += self._roll_next(now)
+        return actions
+
+    def exited(self, name: str, pid: int, status: int, now: float) -> list[Action]:
+        """*pid* is dead and its group killed; *status* is negative for a signal."""
+        slot = self.slots[name]
+        if slot.pid != pid:
+            return []
+        slot.pid, slot.exit_status, slot.timer = None, status, None
+        what = f"{name} (pid {pid}) {states.describe_exit(status)} after {now - slot.spawned_at:.1f} s"
+        if self.stopping:
+            slot.move(State.EXITED)
+            # A death by the signals of the stop is what was asked for.
+            odd = status not in (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
+            return [*([Log("WARNING", what)] if odd else []), *self._advance_stop(now)]
+        if slot.replaced:
+            slot.replaced = False
+            return self._spawn(slot, now)
+        kind = self._types[slot.member.type]
+        if kind.ever_ready and kind.down_since is None and not self._has_running(kind, other_than=slot):
+            kind.down_since = now
+        if kind.down_since is not None:
+            kind.deaths_while_down += 1
+        if slot.ready_at is None:
+            return self._died_early(slot, what + " without having been ready", now)
+        slot.failures = max(0, slot.failures - int((now - slot.ready_at) / BUDGET_REFILL))
+        return self._restart(slot, what, status, now) + self._check_types(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """A moment has come: start what was held back, kill what is too slow."""
+        if self.stopping:
+            return self._advance_stop(now)
+        actions: list[Action] = []
+        for slot in self.slots.values():
+            if slot.timer is None or slot.timer > now:
+                continue
+            slot.timer = None
+            if slot.state is State.BACKOFF:
+                actions += self._spawn(slot, now)
+            elif slot.state is State.STARTING:
+                text = f"{slot.member.name} (pid {slot.pid}) is not ready after {self._startup_timeout:g} s; killing it"
+                actions += [Log("WARNING", text), Kill(slot.member.name)]
+            elif slot.state is State.STOPPING:
+                text = f"{slot.member.name} (pid {slot.pid}) did not stop in time; killing it"
+                actions += [Log("WARNING", text), Kill(slot.member.name)]
+        return actions + self._check_types(now)
+
+    def restart(self, types: Iterable[str], now: float) -> list[Action]:
+        """Restart the processes of *types* one after the other, each when its predecessor's successor is ready."""
+        if self.stopping:
+            return []
+        wanted = set(types)
+        names = [name for name, slot in self.slots.items() if slot.member.type in wanted and name not in self._roll]
+        self._roll.extend(names)
+        log = Log("INFO", f"restarting {', '.join(names)} one after the other") if names else None
+        return [*([log] if log else []), *([] if self._rolling else self._roll_next(now))]
+
+    def stop(self, now: float, status: int = states.STOPPED_BY_REQUEST) -> list[Action]:
+        """Stop everything within the shutdown timeout. A stop that has begun is not changed by another."""
+        if self.stopping:
+            return []
+        self.stopping, self.status = True, status
+        self._roll.clear()
+        total = self._shutdown_timeout
+        reserve = min(KILL_RESERVE, total / 2)
+        self._moments = [now + min(total / 2, total - reserve), now + total - reserve, now + total - reserve / 2]
+        self._moments.append(now + total)
+        for slot in self.slots.values():
+            slot.timer = None
+            if slot.state is State.BACKOFF:
+                slot.move(State.STOPPED)
+        return [Log("INFO", f"stopping, within {total:g} s"), *self._advance_stop(now)]
+
+    def force(self, now: float) -> list[Action]:
+        """Kill everything now."""
+        actions = self.stop(now, states.FORCED)
+        self.status = states.FORCED if self.status == states.STOPPED_BY_REQUEST else self.status
+        self._moments = [now, now, now, now + KILL_RESERVE]
+        return [*actions, Log("WARNING", "forced: killing what still runs"), *self._advance_stop(now)]
+
+    def deadline(self) -> float | None:
+        """When ``tick`` is due, at the latest; None if nothing waits for time to pass."""
+        if self.stopping:
+            return self._moments[0] if self._moments and not self._quit else None
+        moments = [slot.timer for slot in self.slots.values() if slot.timer is not None]
+        for kind in self._types.values():
+            if not kind.ever_ready:
+                moments.append(self._started_at + self._startup_timeout)
+            elif kind.down_since is not None and kind.deaths_while_down > 1:
+                moments.append(kind.down_since + DOWN_LIMIT)
+        return min(moments, default=None)
+
+    # What follows.
+
+    def _spawn(self, slot: Slot, now: float) -> list[Action]:
+        slot.move(State.STARTING)
+        slot.ready_at = None
+        slot.restarts += 1
+        return [Spawn(slot.member.name)]
+
+    def _restart(self, slot: Slot, what: str, status: int, now: float) -> list[Action]:
+        """A process that had been ready has died."""
+        if not slot.take_budget(now):
+            return self._back_off(slot, what, now)
+        if -status in (signal.SIGTERM, signal.SIGINT):
+            slot.move(State.BACKOFF)
+            slot.timer = now + HOLD
+            return [Log("WARNING", f"{what}; restarting in {HOLD:g} s")]
+        return [Log("WARNING", f"{what}; restarting now"), *self._spawn(slot, now)]
+
+    def _died_early(self, slot: Slot, what: str, now: float) -> list[Action]:
+        name, kind = slot.member.name, self._types[slot.member.type]
+        slot.early_deaths += 1
+        if self._rolling == name:
+            # The others still run the old code, and go on: a deploy that cannot start must not take the site down.
+            self._rolling = None
+            self._roll.clear()
+            what += "; the restart of the others is called off"
+        if not kind.ever_ready and slot.early_deaths >= EARLY_DEATHS:
+            slot.move(State.FATAL)
+            text = f"{what}, {slot.early_deaths} times in a row; giving up"
+            return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
+        return self._back_off(slot, what, now) + self._check_types(now)
+
+    def _back_off(self, slot: Slot, what: str, now: float) -> list[Action]:
+        delay = min(BACKOFF_CAP, BACKOFF_FIRST * 2.0**slot.failures)
+        # Processes that die of one cause (a database that is away) must not come back in one moment.
+        delay *= 1 - self._random() / 4
+        slot.failures = min(slot.failures + 1, 16)
+        slot.move(State.BACKOFF)
+        slot.timer = now + delay
+        return [Log("WARNING", f"{what}; start {slot.failures + 1} in {delay:.1f} s")]
+
+    def _has_running(self, kind: _TypeState, other_than: Slot | None = None) -> bool:
+        return any(slot.state is State.RUNNING for slot in kind.slots if slot is not other_than)
+
+    def _check_types(self, now: float) -> list[Action]:
+        """Give up when a type cannot be started, or stays down."""
+        if self.stopping:
+            return []
+        for name, kind in self._types.items():
+            if not kind.ever_ready and now >= self._started_at + self._startup_timeout:
+                text = f"no {name} was ready within {self._startup_timeout:g} s; giving up"
+                return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
+            down = now - kind.down_since if kind.down_since is not None else 0.0
+            if down >= DOWN_LIMIT and kind.deaths_while_down > 1:
+                text = f"no {name} has run for {down:.0f} s, after {kind.deaths_while_down} crashes; giving up"
+                return [Log("ERROR", text), *self.stop(now, states.CRASH_LOOP)]
+        return []
+
+    def _roll_next(self, now: float) -> list[Action]:
+        while self._roll:
+            slot = self.slots[self._roll.popleft()]
+            if slot.state is State.BACKOFF:
+                slot.timer = None
+                self._rolling = slot.member.name
+                return self._spawn(slot, now)
+            if slot.state in (State.RUNNING, State.STARTING):
+                self._rolling, slot.replaced = slot.member.name, True
+                slot.move(State.STOPPING)
+                slot.timer = now + self._shutdown_timeout
+                return [self._ask(slot)]
+        return []
+
+    def _ask(self, slot: Slot) -> Action:
+        name = slot.member.name
+        return CloseLifetime(name) if slot.member.stops_by_lifetime else Terminate(name)
+
+    def _advance_stop(self, now: float) -> list[Action]:
+        """Whatever the stop has to do next; safe to call at any moment of it."""
+        if self._quit:
+            return []
+        passed = 4 - len(self._moments)
+        while self._moments and now >= self._moments[0]:
+            del self._moments[0]
+            passed += 1
+        alive = [slot for slot in self.slots.values() if slot.pid is not None]
+        if not alive or passed >= 4:
+            self._quit = True
+            lost = [Log("ERROR", f"{slot.member.name} (pid {slot.pid}) cannot be killed") for slot in alive]
+            return [*lost, Quit(self.status)]
+        actions: list[Action] = []
+        first = min(slot.member.stop_phase for slot in alive)
+        for slot in alive:
+            name, layer = slot.member.name, slot.member.stops_by_lifetime
+            if name not in self._asked and (slot.member.stop_phase == first or (passed >= 1 and not layer)):
+                self._asked.add(name)
+                if slot.state in ALIVE - {State.STOPPING}:
+                    slot.move(State.STOPPING)
+                actions.append(self._ask(slot))
+            # SIGKILL goes once to each, first to those on whom the layer waits.
+            if f"kill {name}" not in self._asked and passed >= (3 if layer else 2):
+                self._asked.add(f"kill {name}")
+                if self.status != states.FORCED:
+                    actions.append(Log("WARNING", f"{name} (pid {slot.pid}) did not stop in time; killing it"))
+                actions.append(Kill(name))
+        return actions
