@@ -1,1 +1,77 @@
-"""Placeholder."""
+"""The ``channels-run`` command: one module per subcommand, each parses and calls one function.
+
+Modules of subcommands are imported when they are called, so that ``--help`` and the small roles stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+import procman
+from procman.cli import exits
+from procman.errors import ProcmanError
+
+_COMMANDS = ("start", "status", "new", "interface", "worker", "layer")
+
+_HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.
+
+Without a COMMAND it starts everything, so these two are the same:
+
+\b
+    channels-run
+    channels-run start
+
+\b
+Examples:
+    channels-run --port 9000 --workers 4      another port, four worker processes
+    channels-run start --help                 every limit and its default
+    channels-run status                       what is running, from another terminal
+    channels-run new mysite                   a new project with a chat to try
+    channels-run worker                       one role in the foreground (containers, Procfiles)
+
+Ctrl-C or SIGTERM stops gracefully, a second Ctrl-C at once; SIGHUP restarts the workers one after the other while
+sockets stay open. Exit status: 0 when asked to stop, 4 or 5 when it gave up, 2 for a mistake in flags or settings.
+"""
+
+
+class _Group(click.Group):
+    """Subcommands by name of their module; words that begin with an option belong to ``start``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"procman.cli.{cmd_name}").command
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Group, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(procman.__version__, prog_name="channels-run")
+def cli() -> None:
+    """The group; its subcommands do the work."""
+
+
+def main() -> None:
+    """Entry point of ``channels-run``; exits with a status of ``exits``."""
+    if os.name == "nt":
+        _fail("Windows is not supported: use Linux, or WSL on this machine")
+    try:
+        cli(prog_name="channels-run")
+    except ProcmanError as error:
+        _fail(str(error))
+
+
+def _fail(text: str) -> None:
+    click.echo(f"channels-run: error: {' '.join(text.split())}", err=True)
+    sys.exit(exits.USAGE)

@@ -1,0 +1,30 @@
+"""``channels-run layer``: the hub of the IPC layer, in the foreground; or where it is."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from procman.cli.options import layer_option, settings_option
+from procman.settings import ENV_LAYER
+
+
+@click.command("layer")
+@click.option("--fd", type=click.IntRange(0), help="Descriptor of a listening Unix socket to serve.")
+@click.option("--print-address", is_flag=True, help="Print where this project's processes meet, and end.")
+@layer_option
+@settings_option
+def command(fd: int | None, print_address: bool, layer: str | None, settings: str | None) -> None:
+    """Keep the messages that wait, for the processes of this project on this host."""
+    from procman.cli.project import choose_layer, guess_layer
+
+    if print_address:
+        click.echo(guess_layer(settings, layer))
+        return
+    from procman.layers.ipc.server import run_hub
+    from procman.log import setup_logging
+
+    setup_logging()
+    given = layer or os.environ.get(ENV_LAYER)
+    run_hub(choose_layer(given, "") if given else guess_layer(settings, None), fd)

@@ -1,0 +1,49 @@
+"""``channels-run new``: a project to start from."""
+
+from __future__ import annotations
+
+import keyword
+from pathlib import Path
+
+import click
+
+from procman.errors import ConfigurationError
+
+_TEMPLATE = Path(__file__).parents[1] / "app_template"
+
+
+@click.command("new")
+@click.argument("name")
+@click.argument("directory", required=False)
+def command(name: str, directory: str | None) -> None:
+    """Make a Django project NAME with a chat and a liveblog, in DIRECTORY (default: NAME here)."""
+    target = Path(directory or name)
+    create_project(name, target)
+    click.echo(f"Made {target}. Next:\n")
+    for line in (f"cd {target}", "python manage.py migrate", "channels-run"):
+        click.echo(f"    {line}")
+
+
+def create_project(name: str, target: Path) -> None:
+    """Write the project *name* from the template into *target*.
+
+    Raises:
+        ConfigurationError: the name is no Python identifier or is taken, or *target* holds files already.
+    """
+    from django.core.management import call_command
+    from django.core.management.base import CommandError
+
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise ConfigurationError(f"{name!r} cannot be a project's name: use letters, digits and underscores")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(f"{target} exists already and is not empty: choose another name or directory")
+    if not _TEMPLATE.is_dir():
+        raise ConfigurationError("the project template is missing from this installation: install procman again")
+    made = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        call_command("startproject", name, str(target), template=str(_TEMPLATE), extensions=["py"], verbosity=0)
+    except CommandError as error:
+        if made and not any(target.iterdir()):
+            target.rmdir()
+        raise ConfigurationError(str(error)) from None

@@ -1,0 +1,106 @@
+"""``channels-run start``: the whole formation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from procman.cli.options import layer_option, pick, settings_option, settings_options, to_arguments
+from procman.errors import ConfigurationError
+from procman.settings import ENV_LAYER, ENV_PROJECT, InterfaceSettings, SupervisorSettings, WorkerSettings
+
+
+@click.command("start")
+@settings_options(SupervisorSettings)
+@settings_options(WorkerSettings)
+@layer_option
+@settings_option
+@click.option("--no-color", is_flag=True, help="No colors in the log.  [environment: NO_COLOR]")
+@settings_options(InterfaceSettings)
+def command(layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
+    """Start the layer, the interface and the workers, restart what crashes, and print one merged log."""
+    supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
+    InterfaceSettings.load(**pick(InterfaceSettings, values))
+    WorkerSettings.load(**pick(WorkerSettings, values))
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    sys.exit(_start(supervisor, layer, settings, values))
+
+
+def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | None, values: dict[str, Any]) -> int:
+    from procman.cli.project import choose_layer, describe_project, enter_project, with_layer
+    from procman.layers.ipc.address import control_path, parse
+    from procman.supervision import Supervisor
+    from procman.supervision.formation import build_formation
+    from procman.supervision.listeners import Lock, listen_unix
+
+    enter_project(settings)
+    if layer or os.environ.get(ENV_LAYER):
+        # Before the project is read, so that a wrong address is refused early and the project sees the right one.
+        os.environ[ENV_LAYER] = choose_layer(layer, "")
+    # Before anything slow: a request that arrives while the project is being imported waits in the backlog.
+    with contextlib.ExitStack() as stack:
+        tcp = stack.enter_context(_listen(supervisor))
+        project = describe_project()
+        address = choose_layer(None, project.layer)
+        path = parse(address).path
+        lock = Lock(str(Path(path).with_suffix(".lock")), address)
+        stack.callback(lock.release)
+        hub = stack.enter_context(listen_unix(path))
+        stack.callback(_remove, path)
+        environ = dict(os.environ) | {ENV_PROJECT: with_layer(project, address).to_json(), ENV_LAYER: address}
+        return Supervisor(
+            build_formation(_types(supervisor, values, tcp, hub)),
+            supervisor,
+            control_path=control_path(address),
+            ready_line=f"ready: {_url(tcp)} ({_count(supervisor.workers, 'worker')}, ipc layer)",
+            environ=environ,
+        ).run()
+
+
+def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.socket, hub: socket.socket) -> list[Any]:
+    """The formation: who runs, in starting order; phases of a stop run interface, workers, layer."""
+    from procman.supervision.formation import ProcessType
+
+    us = [sys.executable, "-m", "procman"]
+    interface_flags = to_arguments(InterfaceSettings, values)
+    worker_flags = to_arguments(WorkerSettings, values)
+    return [
+        ProcessType(
+            "layer", [*us, "layer", "--fd", str(hub.fileno())], pass_fds=(hub.fileno(),), stop_phase=2,
+            stops_by_lifetime=True, single=True,
+        ),
+        ProcessType("interface", [*us, "interface", "--fd", str(tcp.fileno()), *interface_flags],
+                    pass_fds=(tcp.fileno(),), stop_phase=0),
+        ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1),
+    ]  # fmt: skip
+
+
+def _listen(supervisor: SupervisorSettings) -> socket.socket:
+    from procman.supervision.listeners import listen_tcp
+
+    try:
+        return listen_tcp(supervisor.bind, supervisor.port)
+    except ConfigurationError:
+        if "PORT" in os.environ and not os.environ["PORT"].isdigit():
+            raise ConfigurationError("environment variable PORT must be a number") from None
+        raise
+
+
+def _url(tcp: socket.socket) -> str:
+    host, port = tcp.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
