@@ -47,7 +47,7 @@ def settings_options(
 
     def decorate(command: Command) -> Command:
         for field in reversed(dataclasses.fields(settings)):
-            if (only and field.name not in only) or field.name in exclude:
+            if only and field.name not in only:
                 continue
             flag = flag_name(field.name)
             if isinstance(field.default, bool):
