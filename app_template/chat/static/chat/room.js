@@ -6,6 +6,8 @@ import { LiveSocket, localTimes } from "../js/live-socket.js";
 
 const UNSENT_COUNT = 20; // messages that may wait for a connection
 
+const SHOWN_COUNT = 500; // lines kept on the page; the oldest go
+
 const find = (id) => document.getElementById(id);
 const list = find("messages");
 const socket = new LiveSocket(location.pathname);
@@ -13,11 +15,12 @@ const unsent = new Map(); // key -> text: said here, not yet heard back
 let you = "";
 let lastId = 0;
 let people = new Map(); // id of the socket -> name
-let gone = new Set();
+let gone = null; // ids of those who left before the welcome came
 
 function show(element) {
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
   list.append(element);
+  if (list.children.length > SHOWN_COUNT) list.firstElementChild.remove();
   if (atEnd) list.scrollTop = list.scrollHeight;
   else if (element.classList.contains("message")) find("newer").hidden = false;
 }
@@ -68,7 +71,8 @@ const on = {
   welcome(content) {
     you = content.you;
     // Who came or went between the server's look and this message was told on its own: that is later and wins.
-    for (const { id, name } of content.people) if (!gone.has(id)) people.set(id, name);
+    for (const { id, name } of content.people) if (!gone?.has(id)) people.set(id, name);
+    gone = null;
     showPeople();
   },
   joined({ id, name }) {
@@ -78,7 +82,7 @@ const on = {
   },
   left({ id, name }) {
     people.delete(id);
-    gone.add(id);
+    gone?.add(id);
     showPeople();
     if (name !== you) showEvent(`${name} left`);
   },

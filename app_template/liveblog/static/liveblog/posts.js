@@ -11,10 +11,12 @@ let unread = 0;
 
 /** Do `change`, which alters posts above the reader, without moving what is being read. */
 function keepingPlace(change) {
-  const reading = [...list.children].find((post) => post.getBoundingClientRect().bottom > 0);
-  const before = reading?.getBoundingClientRect().top;
+  const below = [...list.children].map((post) => [post, post.getBoundingClientRect().top]).filter(([, top]) => top >= 0);
   change();
-  if (reading?.isConnected && scrollY > 0) scrollBy({ top: reading.getBoundingClientRect().top - before, behavior: "instant" });
+  const stayed = below.find(([post]) => post.isConnected);
+  if (!stayed || scrollY === 0) return;
+  const [post, before] = stayed;
+  scrollBy({ top: post.getBoundingClientRect().top - before, behavior: "instant" });
 }
 
 function showPost({ id, title, body, created, updated }) {
