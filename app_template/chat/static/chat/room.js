@@ -43,7 +43,7 @@ function showMessage({ id = null, key, name, text, created }) {
 }
 
 function showEvent(text) {
-  const element = document.createElement("li");
+  const element = document.createElement("p");
   element.className = "event";
   element.textContent = text;
   show(element);
