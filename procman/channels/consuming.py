@@ -1,0 +1,207 @@
+"""One message in the hands of a worker: run its consumer, tell its client of a failure, finish it.
+
+Whatever a consumer raises ends here. What it sent leaves together with the finish, so that a worker that dies in
+between leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from procman.channels import failures
+from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from procman.channels.message import Message, SessionSlot
+from procman.channels.pending import pending_message_store
+from procman.channels.signals import consumer_finished, consumer_started
+from procman.channels.utils import name_that_thing
+from procman.layers.base import Delivery, Send
+from procman.layers.errors import ChannelFull, LayerUnavailable, MessageTooLarge
+from procman.log import escape
+
+logger = logging.getLogger("django.channels")
+
+
+class ConsumerRunner:
+    """The part of a worker that deals with one message of *channel_layer*, the wrapper."""
+
+    def __init__(
+        self, channel_layer: Any, callback: Callable[[str, Message], None] | None = None, message_retries: int = 10
+    ) -> None:
+        self.channel_layer = channel_layer
+        self.callback = callback
+        self.message_retries = message_retries
+        layer = getattr(channel_layer, "channel_layer", channel_layer)
+        # A layer of 1.x knows only receive_many: its messages are finished the moment they are returned.
+        self._delivers = hasattr(layer, "take")
+        local_only = getattr(channel_layer, "local_only", None)
+        self._is_local = bool(local_only and local_only())
+        self._keeps_sessions = self._delivers and not self._is_local
+
+    def handle(self, delivery: Delivery) -> None:
+        """Run the consumer of *delivery* and finish it. Nothing that the consumer raises comes out of here."""
+        content = delivery.message
+        message = Message(content, delivery.channel, self.channel_layer)
+        message.redelivered, message.id = delivery.redelivered, delivery.id
+        if delivery.session is not None:
+            message.session_slot = SessionSlot(delivery.session)
+        elif self._keeps_sessions and delivery.channel.startswith("websocket."):
+            message.session_slot = SessionSlot(b"")
+        if content.get("__retries__", 0) >= self.message_retries:
+            message.__doomed__ = True
+        interrupted: BaseException | None = None
+        is_deferred = False
+        consumer: Any = None
+        pending_message_store.prepare()
+        try:
+            match = self.channel_layer.router.match(message)
+            if match is None:
+                logger.error("no consumer matches a message on %s: check the routing", _describe(message))
+                failures.answer(message, "There is nothing here for this request.", status=404)
+            else:
+                consumer, kwargs = match
+                if self.callback is not None:
+                    self.callback(delivery.channel, message)
+                consumer_started.send(sender=type(self), environ={})
+                consumer(message, **kwargs)
+        except DenyConnection:
+            self._deny(message, consumer)
+        except ChannelSocketException as error:
+            self._run_socket_exception(error, message, consumer)
+        except ConsumeLater:
+            is_deferred = not message.__doomed__
+            if message.__doomed__:
+                logger.warning(
+                    "message on %s dropped: %s raised ConsumeLater %d times",
+                    _describe(message), name_that_thing(consumer), self.message_retries + 1,
+                )  # fmt: skip
+                failures.answer(message, "This request could not be handled in time.", status=503, frames=False)
+        except BaseException as error:  # SystemExit too: no consumer ends the worker
+            if _is_ctrl_c(error):
+                interrupted = error
+            self._consumer_failed(message, consumer)
+        try:
+            if is_deferred:
+                self._defer(delivery, message)
+            else:
+                self._finish(delivery, message, consumer)
+        finally:
+            self._clean_up()
+        if interrupted is not None:
+            raise interrupted
+
+    def _deny(self, message: Message, consumer: Any) -> None:
+        if message.channel.name == "websocket.connect" and message.reply_channel is not None:
+            message.reply_channel.send({"close": True})
+        else:
+            self._consumer_failed(message, consumer)
+
+    def _run_socket_exception(self, error: ChannelSocketException, message: Message, consumer: Any) -> None:
+        try:
+            error.run(message)
+        except BaseException:
+            self._consumer_failed(message, consumer)
+
+    def _consumer_failed(self, message: Message, consumer: Any) -> None:
+        """Log the exception being handled and tell the client."""
+        logger.exception(
+            "error in consumer %s on %s", name_that_thing(consumer) if consumer else "(none yet)", _describe(message)
+        )
+        failures.answer(message, "The server met an error and could not answer this request.", status=500)
+
+    def _defer(self, delivery: Delivery, message: Message) -> None:
+        pending = pending_message_store.collect()
+        content = message.content
+        content["__retries__"] = content.get("__retries__", 0) + 1
+        try:
+            # What was held leaves although the consumer will run again, as in 1.x.
+            pending_message_store.send_all(pending)
+        except Exception:
+            logger.exception("a message that a consumer on %s sent was lost", _describe(message))
+        try:
+            if self._delivers and not self._is_local:
+                self.channel_layer.defer(delivery, content)
+                return
+            try:
+                self.channel_layer.send(delivery.channel, content)
+            except getattr(self.channel_layer, "ChannelFull", ChannelFull):
+                if not self._delivers:
+                    raise
+                self.channel_layer.defer(delivery, content)
+                return
+            if self._delivers:
+                self.channel_layer.finish(delivery)
+        except Exception:
+            logger.exception("a message on %s could not be given back and is lost", _describe(message))
+
+    def _finish(self, delivery: Delivery, message: Message, consumer: Any) -> None:
+        session: bytes | None = None
+        slot = message.session_slot
+        if slot is not None and slot.session is not None:
+            try:
+                session = slot.session.changed_data()
+            except Exception:
+                self._consumer_failed(message, consumer)
+        layer = self.channel_layer
+        sends: list[Send] = []
+        others = []
+        for sender, content in pending_message_store.collect():
+            if self._delivers and sender.channel_layer is layer:
+                sends.append(Send(sender.name, content, sender.is_group))
+            else:
+                others.append((sender, content))
+        try:
+            if self._delivers:
+                self._finish_on_layer(delivery, message, sends, session)
+            if others:
+                pending_message_store.send_all(others)
+        except Exception as error:
+            if isinstance(error, LayerUnavailable):
+                logger.error("the end of a message on %s could not be told: %s", _describe(message), error)
+            else:
+                logger.exception("what a consumer on %s sent was not sent completely", _describe(message))
+
+    def _finish_on_layer(self, delivery: Delivery, message: Message, sends: list[Send], session: bytes | None) -> None:
+        try:
+            self.channel_layer.finish(delivery, sends, session)
+        except (TypeError, ValueError, MessageTooLarge):
+            # One bad send must not keep back the others, nor the finish.
+            good, bad = failures.split_sends(sends)
+            if not bad:
+                raise
+            for send, reason in bad:
+                logger.error(
+                    "a consumer on %s sent what cannot be sent to %s: %s", _describe(message), send.name, reason
+                )
+            answer = failures.answer_for(message, "The server's answer could not be sent.", status=500)
+            if answer is not None and message.reply_channel is not None:
+                good.append(Send(message.reply_channel.name, answer))
+            self.channel_layer.finish(delivery, good, session)
+
+    def _clean_up(self) -> None:
+        try:
+            consumer_finished.send(sender=type(self))
+        except Exception:
+            logger.exception("a receiver of consumer_finished failed")
+
+
+def _describe(message: Message) -> str:
+    """Channel, path and reply channel for a log line."""
+    text = message.channel.name
+    if isinstance(message.get("path"), str):
+        text += f" path {escape(message['path'][:200])}"
+    if message.reply_channel is not None:
+        text += f" reply channel {message.reply_channel.name}"
+    return text
+
+
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether this is Ctrl-C in a process that left Python's own handler in place, rather than a consumer's."""
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )

@@ -1,0 +1,364 @@
+"""``http.request`` messages to Django requests, and Django responses to messages on the reply channel.
+
+The view runs as under WSGI: same middleware, signals, limits and error pages. A response of one part is held until
+the consumer has ended, so that it leaves together with the finish; a longer one leaves part by part, each as the
+client takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextvars
+import functools
+import logging
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.conf import settings
+from django.core import signals
+from django.core.handlers import base
+from django.http import FileResponse, HttpRequest, HttpResponse, QueryDict, parse_cookie
+from django.urls import set_script_prefix
+from django.utils.functional import cached_property
+
+from procman.channels.exceptions import RequestAborted, RequestTimeout
+from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
+from procman.channels.pending import pending_message_store
+from procman.layers.errors import ChannelFull, ReplyChannelGone
+
+if TYPE_CHECKING:
+    from procman.channels.message import Message
+
+logger = logging.getLogger("django.channels")
+
+
+@functools.lru_cache(maxsize=1024)
+def _meta_key(name: bytes | str) -> str | None:
+    """The ``META`` key of a header; None for one that must not be passed on.
+
+    Applications cannot tell ``X_User`` from ``X-User``, so a client could pass off the former as the latter, which a
+    proxy sets (CVE-2015-0219).
+    """
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if "_" in text:
+        return None
+    key = text.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+class AsgiRequest(HttpRequest):
+    """The request in an ``http.request`` message.
+
+    The body is complete once this is made: in memory up to ``FILE_UPLOAD_MAX_MEMORY_SIZE``, in a temporary file
+    beyond.
+
+    Raises:
+        RequestTimeout: no chunk of the body came for ``body_receive_timeout`` seconds.
+        RequestAborted: the client left before its body was complete.
+        UnicodeDecodeError: path or query string are bytes that are not UTF-8.
+    """
+
+    ResponseLater = ResponseLaterOuter
+    body_receive_timeout: float = 60  # seconds
+    _post_parse_error = False
+
+    def __init__(self, message: Message) -> None:  # as Django's own subclasses, without HttpRequest.__init__
+        self.message = message
+        self.reply_channel = message.reply_channel
+        self.resolver_match = None
+        self._read_started = False
+        content = message.content
+        path = content["path"]
+        self.path: str = path.decode() if isinstance(path, bytes) else path
+        self.script_name: str = settings.FORCE_SCRIPT_NAME or content.get("root_path") or ""
+        if self.script_name and self.path.startswith(self.script_name):
+            self.path_info = self.path[len(self.script_name) :]
+        else:
+            self.path_info = self.path
+        self.method: str = content["method"].upper()
+        query_string = content.get("query_string") or ""
+        if isinstance(query_string, bytes):
+            query_string = query_string.decode()
+        self.META: dict[str, Any] = {
+            "REQUEST_METHOD": self.method,
+            "QUERY_STRING": query_string,
+            "SCRIPT_NAME": self.script_name,
+            "PATH_INFO": self.path_info,
+            "SERVER_PROTOCOL": f"HTTP/{content.get('http_version', '1.1')}",
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+        }
+        self._add_addresses(content.get("client"), content.get("server"))
+        self._add_headers(content.get("headers") or ())
+        self._set_content_type_params(self.META)
+        self._stream = self._open_body(content)
+
+    def _add_addresses(self, client: Any, server: Any) -> None:
+        if client:
+            self.META["REMOTE_ADDR"] = self.META["REMOTE_HOST"] = client[0]
+            self.META["REMOTE_PORT"] = client[1]
+        self.META["SERVER_NAME"] = server[0] if server else "unknown"
+        self.META["SERVER_PORT"] = str(server[1]) if server else "0"
+
+    def _add_headers(self, headers: Any) -> None:
+        meta = self.META
+        for name, value in headers.items() if isinstance(headers, dict) else headers:
+            key = _meta_key(name)
+            if key is None:
+                continue
+            text = value.decode("latin-1") if isinstance(value, bytes) else value
+            if key in meta:
+                # HTTP/2 clients may send one header per cookie; a comma would become part of a value.
+                text = meta[key] + ("; " if key == "HTTP_COOKIE" else ",") + text
+            meta[key] = text
+
+    def _set_content_type_params(self, meta: dict[str, Any]) -> None:
+        super()._set_content_type_params(meta)  # type: ignore[misc]
+        charset = self.content_params.get("charset") if self.content_params else None
+        if charset:
+            try:
+                codecs.lookup(charset)
+            except LookupError:
+                return
+            self.encoding = charset
+
+    def _open_body(self, content: dict[str, Any]) -> Any:
+        body = content.get("body") or b""
+        if not content.get("body_channel"):
+            if body and "CONTENT_LENGTH" not in self.META:
+                self.META["CONTENT_LENGTH"] = str(len(body))
+            return BytesIO(body)
+        spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed with the request
+            max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE, mode="w+b", dir=settings.FILE_UPLOAD_TEMP_DIR
+        )
+        try:
+            spool.write(body)
+            for chunk in self._chunks(content["body_channel"]):
+                spool.write(chunk)
+            # Chunked uploads have no length, and parsers of forms go by it.
+            self.META["CONTENT_LENGTH"] = str(spool.tell())
+            spool.seek(0)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+    def _chunks(self, body_channel: str) -> Iterator[bytes]:
+        layer = self.message.channel_layer
+        more_content = True
+        while more_content:
+            _, chunk = layer.receive_many([body_channel], block=True, timeout=self.body_receive_timeout)
+            if chunk is None:
+                raise RequestTimeout(f"no chunk of the body came for {self.body_receive_timeout} s")
+            if chunk.get("closed"):
+                raise RequestAborted("the client left before its body was complete")
+            yield chunk.get("content") or b""
+            more_content = chunk.get("more_content", False)
+
+    def _mark_post_parse_error(self) -> None:
+        super()._mark_post_parse_error()  # type: ignore[misc]
+        self._post_parse_error = True
+
+    def _get_scheme(self) -> str:
+        return self.message.content.get("scheme") or "http"
+
+    @cached_property
+    def GET(self) -> QueryDict:  # type: ignore[override]
+        """Query parameters."""
+        return QueryDict(self.META["QUERY_STRING"], encoding=self._encoding)  # type: ignore[attr-defined]
+
+    def _get_post(self) -> QueryDict:
+        if not hasattr(self, "_post"):
+            self._load_post_and_files()
+        return self._post
+
+    def _set_post(self, post: QueryDict) -> None:
+        self._post = post
+
+    POST = property(_get_post, _set_post)
+
+    @property
+    def FILES(self) -> Any:  # type: ignore[override]
+        """Uploaded files."""
+        if not hasattr(self, "_files"):
+            self._load_post_and_files()
+        return self._files  # type: ignore[attr-defined]
+
+    @cached_property
+    def COOKIES(self) -> dict[str, str]:  # type: ignore[override]
+        """Cookies; bytes beyond ASCII are taken for UTF-8, as under WSGI."""
+        raw = self.META.get("HTTP_COOKIE", "")
+        if not raw.isascii():
+            raw = raw.encode("latin-1", "replace").decode("utf-8", "replace")
+        return parse_cookie(raw)
+
+    def close(self) -> None:
+        """Close uploaded files and the body."""
+        super().close()
+        self._stream.close()
+
+
+class HttpResponseLater(HttpResponse):
+    """Stands for "no response from this view": goes through the middleware and is not sent (``ResponseLater``)."""
+
+    status_code = 113
+
+
+class AsgiHandler(base.BaseHandler):
+    """Calling it with a message yields the messages of the response."""
+
+    request_class: ClassVar[type[AsgiRequest]] = AsgiRequest
+    chunk_size = 512 * 1024  # bytes; what one message carries
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_middleware()
+
+    def __call__(self, message: Message) -> Iterator[dict[str, Any]]:
+        """The response messages for *message*, one after the other; closing the iterator closes the response."""
+        set_script_prefix(settings.FORCE_SCRIPT_NAME or message.content.get("root_path") or "")
+        signals.request_started.send(sender=self.__class__, message=message)
+        request: AsgiRequest | None = None
+        response: Any
+        try:
+            request = self.request_class(message)
+        except UnicodeDecodeError:
+            logger.warning("Bad Request (UnicodeDecodeError)", exc_info=True, extra={"status_code": 400})
+            response = HttpResponse(status=400)
+        except RequestTimeout:
+            response = HttpResponse("408 Request Timeout (upload too slow)", status=408)
+        except RequestAborted:
+            # Nobody is left to answer.
+            signals.request_finished.send(sender=self.__class__)
+            return
+        else:
+            response = self.get_response(request)
+        response._handler_class = self.__class__
+        # Files leave in parts of the size that a message carries, not in Django's 4 KiB.
+        if isinstance(response, FileResponse):
+            response.block_size = self.chunk_size
+        try:
+            yield from self.encode_response(response)
+        finally:
+            response.close()
+
+    def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:
+        """As Django's, but ``ResponseLater`` is no error: it becomes a response that is not sent."""
+        if isinstance(exception, ResponseLaterOuter):
+            return HttpResponseLater()
+        return super().process_exception_by_middleware(exception, request)
+
+    @classmethod
+    def encode_response(cls, response: Any) -> Iterator[dict[str, Any]]:
+        """The messages of *response*: the first has status and headers, the last ``more_content`` False."""
+        if isinstance(response, HttpResponseLater):
+            return
+        headers = [(_to_bytes(name, "ascii"), _to_bytes(value, "latin-1")) for name, value in response.items()]
+        headers += [(b"Set-Cookie", c.output(header="").strip().encode()) for c in response.cookies.values()]
+        message: dict[str, Any] = {"status": response.status_code, "headers": headers}
+        if not response.streaming:
+            for chunk, last in cls.chunk_bytes(response.content):
+                message["content"], message["more_content"] = chunk, not last
+                yield message
+                message = {}
+            return
+        parts = _iterate_async(response) if getattr(response, "is_async", False) else iter(response)
+        for part in parts:
+            for chunk, _ in cls.chunk_bytes(part):
+                message["content"], message["more_content"] = chunk, True
+                yield message
+                message = {}
+        message["more_content"] = False
+        yield message
+
+    @classmethod
+    def chunk_bytes(cls, data: bytes) -> Iterator[tuple[bytes, bool]]:
+        """*data* in pieces of at most ``chunk_size`` bytes, each with whether it is the last; empty data is one."""
+        if len(data) <= cls.chunk_size:
+            yield data, True
+            return
+        for position in range(0, len(data), cls.chunk_size):
+            yield data[position : position + cls.chunk_size], position + cls.chunk_size >= len(data)
+
+
+def _to_bytes(text: Any, encoding: str) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode(encoding)
+
+
+def _iterate_async(response: Any) -> Iterator[bytes]:
+    """The parts of an asynchronous stream, one at a time: the loop runs only while a part is being made."""
+    parts: AsyncIterator[bytes] = aiter(response)
+
+    async def next_part() -> bytes:
+        return await anext(parts)
+
+    with asyncio.Runner() as runner:
+        context = contextvars.copy_context()
+        try:
+            while True:
+                try:
+                    part = runner.run(next_part(), context=context)
+                except StopAsyncIteration:
+                    return
+                yield part
+        finally:
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                runner.run(close(), context=context)
+
+
+class ViewConsumer:
+    """The consumer of ``http.request`` that runs Django's views."""
+
+    handler_class: ClassVar[type[AsgiHandler]] = AsgiHandler
+    stream_timeout: float = 60.0  # seconds that a client may take for one part of a long response
+    retry_interval: float = 0.05  # seconds between tries on a full channel
+
+    def __init__(self) -> None:
+        self.handler = self.handler_class()
+
+    def __call__(self, message: Message) -> None:
+        """Answer *message*. A client that has left ends the response, without an error."""
+        reply_channel = message.reply_channel
+        if reply_channel is None:
+            raise ValueError("an http.request message needs a reply_channel")
+        responses = self.handler(message)
+        is_first = True
+        try:
+            for response in responses:
+                if is_first and not response.get("more_content"):
+                    reply_channel.send(response)
+                else:
+                    if is_first:
+                        # What the view has sent before must not be overtaken by parts that leave at once.
+                        pending_message_store.flush()
+                    self._send_part(message, response)
+                is_first = False
+        except ReplyChannelGone as error:
+            logger.debug("response on %s ends early: %s", reply_channel.name, error)
+        finally:
+            close = getattr(responses, "close", None)
+            if close is not None:
+                close()
+
+    def _send_part(self, message: Message, response: dict[str, Any]) -> None:
+        reply_channel = message.reply_channel
+        assert reply_channel is not None
+        layer = reply_channel.channel_layer
+        send_and_wait = getattr(layer, "send_and_wait", None)
+        full = getattr(layer, "ChannelFull", ChannelFull)
+        tries = int(self.stream_timeout / self.retry_interval)
+        for _ in range(tries):
+            try:
+                if send_and_wait is not None:
+                    send_and_wait(reply_channel.name, response, self.stream_timeout)
+                else:
+                    reply_channel.send(response, immediately=True)
+                return
+            except full:
+                threading.Event().wait(self.retry_interval)
+        raise ReplyChannelGone(reply_channel.name)

@@ -1,0 +1,294 @@
+"""Sessions for consumers.
+
+The *channel session* lives beside the socket: it comes with each of the socket's messages as bytes, and goes back
+with the finish if the consumer changed it. Nothing is stored elsewhere, and it is gone when the socket is. Where
+``CHANNEL_SESSION_ENGINE`` is set, and for messages that no socket stands behind (built by hand, or forwarded to
+another channel), it is a Django session in that engine, or in ``SESSION_ENGINE``, under a key made from the reply
+channel.
+
+The *HTTP session* is the one that the browser's cookie names.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError, SessionBase
+
+from procman.channels.exceptions import ConsumeLater
+from procman.channels.handler import AsgiRequest
+from procman.channels.message import Message
+
+Consumer = Callable[..., Any]
+
+_NEXT_ORDER = "__channels_next_order"
+
+
+def session_key_for_reply_channel(reply_channel: str) -> str:
+    """The key of the session that belongs to *reply_channel*: 32 characters, as Django's own keys have."""
+    return "chn" + hashlib.sha1(reply_channel.encode(), usedforsecurity=False).hexdigest()[:29]
+
+
+def session_for_reply_channel(reply_channel: str) -> SessionBase:
+    """The Django session of *reply_channel*, in ``CHANNEL_SESSION_ENGINE`` or ``SESSION_ENGINE``.
+
+    Raises:
+        ValueError: the engine keeps sessions in cookies, and sockets have none.
+    """
+    engine = getattr(settings, "CHANNEL_SESSION_ENGINE", None) or settings.SESSION_ENGINE
+    if engine == "django.contrib.sessions.backends.signed_cookies":
+        raise ValueError(
+            "channel sessions cannot be kept in cookies (signed_cookies): set CHANNEL_SESSION_ENGINE to another engine"
+        )
+    return import_module(engine).SessionStore(session_key=session_key_for_reply_channel(reply_channel))
+
+
+class SocketSession(SessionBase):
+    """A channel session beside its socket. It is stored when the consumer has ended; ``save`` only marks it."""
+
+    def __init__(self, session_key: str, data: bytes) -> None:
+        super().__init__(session_key)
+        self._data = data
+
+    def load(self) -> dict[str, Any]:
+        """What the session held when the message came."""
+        return self.serializer().loads(self._data) if self._data else {}
+
+    def exists(self, session_key: str) -> bool:
+        """Whether *session_key* is this session's."""
+        return session_key == self.session_key
+
+    def create(self) -> None:
+        """Nothing is to be made: the session is there as long as its socket."""
+        self.modified = True
+
+    def save(self, must_create: bool = False) -> None:
+        """Have the session stored with the finish."""
+        self.modified = True
+
+    def delete(self, session_key: str | None = None) -> None:
+        """Empty the session."""
+        if session_key is None or session_key == self.session_key:
+            self._data = b""
+
+    def flush(self) -> None:
+        """Empty the session."""
+        self.clear()
+        self.delete()
+
+    def cycle_key(self) -> None:
+        """Nothing is to be done: the key is never given to a client."""
+
+    def changed_data(self) -> bytes | None:
+        """What is to be stored, None for nothing. Raises TypeError for a value that the serializer does not take."""
+        if not self.modified:
+            return None
+        data = self._get_session()  # type: ignore[attr-defined]
+        return self.serializer().dumps(data) if data else b""
+
+
+def _message_of(args: tuple[Any, ...], decorator: str) -> Message:
+    # The second place is where a method has it.
+    for argument in args[:2]:
+        if isinstance(argument, Message):
+            return argument
+    raise ValueError(f"{decorator} called without Message instance")
+
+
+def channel_session(func: Consumer) -> Consumer:
+    """Give the consumer ``message.channel_session``, saved afterwards if it was changed.
+
+    Raises:
+        ValueError: no message among the first two arguments, or one without a reply channel.
+        ConsumeLater: another worker is creating the same session.
+    """
+
+    @functools.wraps(func)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        message = _message_of(args, "channel_session")
+        if hasattr(message, "channel_session"):  # decorated twice
+            return func(*args, **kwargs)
+        if message.reply_channel is None:
+            raise ValueError("No reply_channel sent to consumer; @channel_session is only for messages with one")
+        slot = message.session_slot
+        if slot is not None and not getattr(settings, "CHANNEL_SESSION_ENGINE", None):
+            if slot.session is None:
+                slot.session = SocketSession(session_key_for_reply_channel(message.reply_channel.name), slot.data)
+            message.channel_session = slot.session
+            return func(*args, **kwargs)
+        session = message.channel_session = _open_engine_session(message.reply_channel.name)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            # An emptied session was deleted on purpose (logout): saving would bring it back.
+            if session.modified and not session.is_empty():
+                session.save()
+
+    return inner
+
+
+def _open_engine_session(reply_channel: str) -> SessionBase:
+    session = session_for_reply_channel(reply_channel)
+    if not session.exists(session.session_key or ""):
+        try:
+            session.save(must_create=True)
+        except CreateError as error:
+            raise ConsumeLater() from error
+    return session
+
+
+def http_session(func: Consumer) -> Consumer:
+    """Give the consumer ``message.http_session``, the one of the browser's cookie, or None; saved if changed.
+
+    The message needs the path and headers of a request, as ``http.request`` and ``websocket.connect`` have. With the
+    setting ``CHANNEL_SESSION_KEY_IN_URL`` a ``session_key`` in the query string counts before the cookie; URLs end up
+    in logs and referrers, so it is off by default.
+
+    Raises:
+        ValueError: no message among the first two arguments, or it cannot be read as a request.
+    """
+
+    @functools.wraps(func)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        message = _message_of(args, "http_session")
+        if hasattr(message, "http_session"):
+            return func(*args, **kwargs)
+        message.http_session = _session_of_cookie(message)
+        result = func(*args, **kwargs)
+        # Not on an error: half of a change is worse than none. Read again: it may have been found only within.
+        session = message.http_session
+        if session is not None and session.modified:
+            session.save()
+        return result
+
+    return inner
+
+
+def _session_of_cookie(message: Message) -> SessionBase | None:
+    try:
+        if "method" not in message.content:
+            message.content["method"] = "FAKE"  # AsgiRequest needs one
+        request = AsgiRequest(message)
+        key = request.GET.get("session_key") if getattr(settings, "CHANNEL_SESSION_KEY_IN_URL", False) else None
+        key = key or request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    except Exception as error:
+        raise ValueError(
+            f"Cannot parse HTTP message - are you sure this is a HTTP consumer? {type(error).__name__}: {error}"
+        ) from error
+    return http_session_store(key) if key else None
+
+
+def http_session_store(session_key: str) -> SessionBase:
+    """The session with *session_key* in ``SESSION_ENGINE``."""
+    return import_module(settings.SESSION_ENGINE).SessionStore(session_key=session_key)
+
+
+def channel_and_http_session(func: Consumer) -> Consumer:
+    """Both sessions: the HTTP session's key is kept in the channel session, for messages that carry no cookie."""
+
+    @http_session
+    @channel_session
+    @functools.wraps(func)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        message = _message_of(args, "channel_and_http_session")
+        name = settings.SESSION_COOKIE_NAME
+        if message.http_session is not None:
+            if name not in message.channel_session:
+                message.channel_session[name] = message.http_session.session_key
+        elif message.channel_session.get(name):
+            message.http_session = http_session_store(message.channel_session[name])
+        return func(*args, **kwargs)
+
+    return inner
+
+
+def wait_channel_name(reply_channel: str) -> str:
+    """Where messages of *reply_channel* wait for their turn."""
+    return f"__wait__.{reply_channel.replace('!', '?')}"
+
+
+def requeue_messages(message: Message) -> None:
+    """Send everything that waits for *message*'s reply channel back to where it came from.
+
+    Raises:
+        ChannelFull: one of these channels is full; the message is lost.
+    """
+    assert message.reply_channel is not None
+    wait_channel = wait_channel_name(message.reply_channel.name)
+    layer = message.channel_layer
+    while True:
+        channel, content = layer.receive_many([wait_channel], block=False)
+        if not channel:
+            return
+        original_channel = content.pop("original_channel")
+        try:
+            layer.send(original_channel, content)
+        except layer.ChannelFull as error:
+            raise _explained(error, original_channel, "giving a waiting message back to it") from error
+
+
+def _explained(error: Exception, channel: str, what: str) -> Exception:
+    explained = type(error)(channel)
+    explained.args = (f"channel {channel!r} is full while {what} (enforce_ordering): {error}",)
+    return explained
+
+
+def enforce_ordering(func: Consumer | None = None, slight: bool = False) -> Consumer:
+    """Run the consumer only when every earlier message of the socket has been consumed; early ones wait.
+
+    The interface server hands out one message of a socket at a time, in order, so for its messages there is nothing
+    to do. Messages from elsewhere are put in order by their ``order``, with the next one kept in the channel session;
+    ``websocket.connect`` must be decorated too then, as it has order 0.
+
+    Raises:
+        ValueError: *slight* (gone since 1.0), no message, or one without ``order``.
+        ChannelFull: there is no room for an early message, or for one that goes back.
+    """
+    if slight:
+        raise ValueError("slight ordering is gone: use enforce_ordering without it")
+
+    def decorator(func: Consumer) -> Consumer:
+        ordered = channel_session(functools.partial(_in_order, func))
+
+        @functools.wraps(func)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            message = _message_of(args, "enforce_ordering")
+            if message.content.get("order") is None:
+                raise ValueError("No `order` value in message; @enforce_ordering can only be used on messages with one")
+            if message.session_slot is not None:
+                return channel_session(func)(*args, **kwargs)
+            return ordered(*args, **kwargs)
+
+        return inner
+
+    return decorator(func) if func is not None else decorator
+
+
+def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
+    message = _message_of(args, "enforce_ordering")
+    assert message.reply_channel is not None
+    order = int(message.content["order"])
+    session = message.channel_session
+    next_order = session.get(_NEXT_ORDER, 0)
+    if order == next_order:
+        func(*args, **kwargs)
+        session[_NEXT_ORDER] = order + 1
+        session.save()
+        session.modified = False
+        requeue_messages(message)
+        return None
+    wait_channel = wait_channel_name(message.reply_channel.name)
+    message.content["original_channel"] = message.channel.name
+    try:
+        message.channel_layer.send(wait_channel, message.content)
+    except message.channel_layer.ChannelFull as error:
+        raise _explained(error, wait_channel, "an early message waits") from error
+    # The order may have moved on while the message was being parked, and nobody would fetch it then.
+    if session.load().get(_NEXT_ORDER, 0) != next_order:
+        requeue_messages(message)
+    return None
