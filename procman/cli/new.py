@@ -20,7 +20,7 @@ def command(name: str, directory: str | None) -> None:
     target = Path(directory or name)
     create_project(name, target)
     click.echo(f"Made {target}. Next:\n")
-    for line in (f"cd {target}", "python manage.py migrate", "channels-run"):
+    for line in (f"cd {target}", "python manage.py setup_demo", "channels-run"):
         click.echo(f"    {line}")
 
 

@@ -23,14 +23,13 @@ from procman.supervision import policy, states
 from procman.supervision.console import Console
 from procman.supervision.formation import ProcessSpec
 from procman.supervision.listeners import listen_unix
-from procman.supervision.output import MAX_LINE, PARTIAL_DELAY, SYSTEM, LineStream, build_prefixes, prefix_lines
+from procman.supervision.output import SYSTEM, build_prefixes, prefix_lines
+from procman.supervision.pipes import OutputPipes
 from procman.supervision.rpc import ControlServer
 from procman.supervision.signals import SignalInbox, has_terminal
 from procman.supervision.spawn import become_subreaper, spawn
 from procman.supervision.states import ProcessInfo
 
-_READ_SIZE = MAX_LINE  # 64 KiB: larger reads are slower, because malloc then maps memory each time
-_DRAIN_LIMIT = 1024 * 1024  # bytes read at once of a dead process's last words
 _GUARDIAN = str(Path(__file__).with_name("guardian.py"))
 
 
@@ -42,17 +41,6 @@ class _Child:
     def __init__(self, name: str, process: subprocess.Popen[bytes], ready_fd: int, lifetime_fd: int | None) -> None:
         self.name, self.process, self.ready_fd, self.lifetime_fd = name, process, ready_fd, lifetime_fd
         self.pidfd: int | None = None
-
-
-class _Pipe:
-    """The output of one run; outlives it while something that escaped its process group still writes."""
-
-    __slots__ = ("fd", "fed_at", "stream", "timer")
-
-    def __init__(self, fd: int, stream: LineStream) -> None:
-        self.fd, self.stream = fd, stream
-        self.fed_at = 0.0
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Supervisor:
@@ -89,13 +77,11 @@ class Supervisor:
         )
         self._children: dict[int, _Child] = {}
         self._names: dict[str, _Child] = {}
-        self._pipes: dict[int, _Pipe] = {}
         self._times: dict[str, tuple[float, float]] = {}  # wall clock: started, ended
         self._guardian: subprocess.Popen[bytes] | None = None
         self._guardian_fd: int | None = None
         self._interrupts = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._paused = False
 
     def run(self) -> int:
         """Run the formation to its end; the exit status (see ``states``)."""
@@ -134,7 +120,8 @@ class Supervisor:
     async def _main(self) -> int:
         loop = self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = loop.create_future()
-        self._console = Console(self._stdout, self._resume_reading, self._output_closed)
+        self._console = Console(self._stdout, lambda: self._pipes.resume(), self._output_closed)
+        self._pipes = OutputPipes(self._console)
         self._lifetime_read, self._lifetime_write = os.pipe()
         become_subreaper()
         loop.add_reader(self._inbox.fd, self._signals_arrived)
@@ -232,7 +219,7 @@ class Supervisor:
         child = _Child(name, process, ready_read, own[1] if own else None)
         self._children[process.pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
-        self._add_pipe(out_read, LineStream(self._prefixes[name]))
+        self._pipes.add(out_read, self._prefixes[name])
         self._loop.add_reader(ready_read, self._ready_arrived, child)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
@@ -305,7 +292,8 @@ class Supervisor:
             os.close(child.lifetime_fd)
         del self._names[child.name]
         self._times[child.name] = (self._times[child.name][0], self._clock.wall())
-        self._drain(child)
+        # Its last words come before the line that says that it is dead.
+        self._pipes.drain(self._prefixes[child.name])
         self._do(self._policy.exited(child.name, pid, status, self._clock.monotonic()))
 
     def _start_guardian(self) -> None:
@@ -328,70 +316,10 @@ class Supervisor:
             with contextlib.suppress(BrokenPipeError, BlockingIOError):  # a dead one is replaced and told everything
                 os.write(self._guardian_fd, b"%s%d\n" % (sign, pid))
 
-    # Output.
-
-    def _add_pipe(self, fd: int, stream: LineStream) -> None:
-        os.set_blocking(fd, False)
-        pipe = self._pipes[fd] = _Pipe(fd, stream)
-        if not self._paused:
-            self._loop.add_reader(fd, self._read, pipe)
-
-    def _read(self, pipe: _Pipe) -> bool:
-        """Read one block; False if there was nothing (left)."""
-        try:
-            data = os.read(pipe.fd, _READ_SIZE)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._close_pipe(pipe)
-            return False
-        self._console.write(pipe.stream.feed(data))
-        if pipe.stream.has_partial:
-            pipe.fed_at = self._loop.time()
-            if pipe.timer is None:
-                pipe.timer = self._loop.call_later(PARTIAL_DELAY, self._flush_partial, pipe)
-        if self._console.is_full and not self._paused:
-            self._paused = True
-            for fd in self._pipes:
-                self._loop.remove_reader(fd)
-        return True
-
-    def _flush_partial(self, pipe: _Pipe) -> None:
-        pipe.timer = None
-        if not pipe.stream.has_partial:
-            return
-        left = pipe.fed_at + PARTIAL_DELAY - self._loop.time()
-        if left > 0.001:
-            pipe.timer = self._loop.call_later(left, self._flush_partial, pipe)
-        else:
-            self._console.write(pipe.stream.flush())
-
-    def _resume_reading(self) -> None:
-        self._paused = False
-        for pipe in self._pipes.values():
-            self._loop.add_reader(pipe.fd, self._read, pipe)
-
-    def _close_pipe(self, pipe: _Pipe) -> None:
-        if self._pipes.pop(pipe.fd, None) is None:
-            return
-        self._loop.remove_reader(pipe.fd)
-        if pipe.timer is not None:
-            pipe.timer.cancel()
-        os.close(pipe.fd)
-        self._console.write(pipe.stream.flush())
-
-    def _drain(self, child: _Child) -> None:
-        """Bring a dead process's last words out before the line that says that it is dead."""
-        prefix = self._prefixes[child.name]
-        for pipe in [pipe for pipe in self._pipes.values() if pipe.stream.prefix is prefix]:
-            taken = 0
-            while not self._paused and taken < _DRAIN_LIMIT and self._read(pipe):
-                taken += _READ_SIZE
+    # The end.
 
     def _output_closed(self) -> None:
         self._loop.call_soon(lambda: self._do(self._policy.stop(self._clock.monotonic(), states.OUTPUT_CLOSED)))
-
-    # The end.
 
     def _clean_up(self) -> None:
         """Leave nothing behind: descriptors, orphans that were adopted, the guardian, unwritten lines."""
@@ -402,11 +330,7 @@ class Supervisor:
         self._kill_adopted()
         for child in list(self._children.values()):
             self._close_ready(child)
-        for pipe in list(self._pipes.values()):
-            taken = 0
-            while not self._paused and taken < _DRAIN_LIMIT and self._read(pipe):
-                taken += _READ_SIZE
-            self._close_pipe(pipe)
+        self._pipes.close()
         self._console.close()
         os.close(self._lifetime_read)
         os.close(self._lifetime_write)

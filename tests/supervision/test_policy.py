@@ -1,0 +1,413 @@
+import signal
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from procman.supervision import policy, states
+from procman.supervision.policy import (
+    Action,
+    Announce,
+    CloseLifetime,
+    Kill,
+    Log,
+    Member,
+    Policy,
+    Quit,
+    Spawn,
+    Terminate,
+)
+from procman.supervision.states import State
+
+MEMBERS = (
+    Member("layer", "layer", 2, True),
+    Member("interface.1", "interface", 0),
+    Member("worker.1", "worker", 1),
+    Member("worker.2", "worker", 1),
+)
+
+
+class Machine:
+    """A policy and the processes it believes in: carries actions out, as the engine does."""
+
+    def __init__(self, members: Sequence[Member] = MEMBERS, startup: float = 60.0, shutdown: float = 10.0) -> None:
+        self.policy = Policy(members, startup, shutdown)
+        self.now = 0.0
+        self.pids: dict[str, int] = {}
+        self.next_pid = 100
+        self.done: list[Action] = []
+        self.quit: int | None = None
+        self.spawn_fails: set[str] = set()
+        self.carry_out(self.policy.start(self.now))
+
+    def carry_out(self, actions: list[Action]) -> list[Action]:
+        queue = list(actions)
+        carried = []
+        while queue:
+            action = queue.pop(0)
+            carried.append(action)
+            if isinstance(action, Spawn):
+                assert action.name not in self.pids, "two processes in one slot"
+                assert not self.policy.stopping, "a start after the stop began"
+                if action.name in self.spawn_fails:
+                    queue[:0] = self.policy.spawn_failed(action.name, "no memory", self.now)
+                else:
+                    self.next_pid += 1
+                    self.pids[action.name] = self.next_pid
+                    queue[:0] = self.policy.spawned(action.name, self.next_pid, self.now)
+            elif isinstance(action, Quit):
+                assert self.quit is None, "two ends"
+                self.quit = action.status
+        self.done += carried
+        return carried
+
+    def ready(self, *names: str) -> list[Action]:
+        return [a for n in names for a in self.carry_out(self.policy.ready(n, self.pids[n], self.now))]
+
+    def ready_all(self) -> list[Action]:
+        return self.ready(*self.pids)
+
+    def exit(self, name: str, status: int = -9) -> list[Action]:
+        return self.carry_out(self.policy.exited(name, self.pids.pop(name), status, self.now))
+
+    def advance(self, seconds: float) -> list[Action]:
+        """Move the time, stopping at each moment that the policy waits for."""
+        end = self.now + seconds
+        carried: list[Action] = []
+        for _ in range(10_000):
+            moment = self.policy.deadline()
+            if moment is None or moment > end:
+                break
+            self.now = max(self.now, moment)
+            carried += self.carry_out(self.policy.tick(self.now))
+        else:
+            raise AssertionError("the policy waits for a moment that has passed, again and again")
+        self.now = end
+        return carried
+
+    def state(self, name: str) -> State:
+        return self.policy.slots[name].state
+
+
+def logs(actions: list[Action]) -> str:
+    return "\n".join(action.text for action in actions if isinstance(action, Log))
+
+
+def test_everything_is_started_at_once_in_order() -> None:
+    assert [a.name for a in Machine().done if isinstance(a, Spawn)] == [m.name for m in MEMBERS]
+
+
+def test_it_announces_once_when_every_type_has_a_ready_process() -> None:
+    machine = Machine()
+    assert Announce() not in machine.ready("layer", "interface.1")
+    assert Announce() in machine.ready("worker.2")
+    machine.exit("worker.2")
+    assert Announce() not in machine.ready("worker.1", "worker.2")
+
+
+def test_a_death_after_ready_is_followed_by_a_start_at_once() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.now = 12.3
+    actions = machine.exit("worker.1")
+    assert Spawn("worker.1") in actions
+    assert logs(actions) == "worker.1 (pid 103) was killed by SIGKILL after 12.3 s; restarting now"
+
+
+def test_the_eleventh_restart_in_a_row_waits_and_the_budget_comes_back() -> None:
+    machine = Machine()
+    machine.ready_all()
+    for _ in range(10):
+        assert Spawn("worker.1") in machine.exit("worker.1")
+        machine.ready("worker.1")
+    assert Spawn("worker.1") not in machine.exit("worker.1")
+    assert machine.state("worker.1") is State.BACKOFF
+    assert Spawn("worker.1") in machine.advance(0.1)
+    machine.ready("worker.1")
+    machine.advance(10.0)
+    assert Spawn("worker.1") in machine.exit("worker.1")
+
+
+def test_deaths_before_ready_back_off_exponentially_up_to_the_cap() -> None:
+    machine = Machine()
+    machine.ready("layer", "interface.1", "worker.2")
+    delays = []
+    for _ in range(12):
+        machine.exit("worker.1", 3)
+        timer = machine.policy.slots["worker.1"].timer
+        assert timer is not None
+        delays.append(timer - machine.now)
+        machine.now = timer
+        machine.carry_out(machine.policy.tick(machine.now))
+    expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30, 30]
+    assert [round(delay, 3) for delay in delays] == expected
+
+
+def test_jitter_only_shortens_the_pause() -> None:
+    shortest = Policy(MEMBERS, 60, 10, random=lambda: 0.999)
+    shortest.start(0.0)
+    shortest.spawned("worker.1", 1, 0.0)
+    shortest.exited("worker.1", 1, 3, 0.0)
+    timer = shortest.slots["worker.1"].timer
+    assert timer is not None and 0.07 < timer < 0.08
+
+
+def test_the_backoff_decays_with_the_time_that_a_process_runs() -> None:
+    machine = Machine()
+    machine.ready("layer", "interface.1", "worker.2")
+    for _ in range(4):
+        machine.exit("worker.1", 3)
+        machine.advance(5.0)
+    machine.ready("worker.1")
+    machine.advance(25.0)
+    machine.exit("worker.1", 3)
+    assert machine.policy.slots["worker.1"].failures == 2
+
+
+def test_a_death_by_a_foreign_sigterm_is_held_for_a_quarter_of_a_second() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        machine = Machine()
+        machine.ready_all()
+        assert Spawn("worker.1") not in machine.exit("worker.1", -signum)
+        assert machine.policy.deadline() == policy.HOLD
+        assert Spawn("worker.1") in machine.advance(policy.HOLD)
+
+
+def test_a_stop_during_the_hold_starts_nothing() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.exit("worker.1", -signal.SIGTERM)
+    machine.carry_out(machine.policy.stop(machine.now))
+    assert machine.state("worker.1") is State.STOPPED
+    assert not [a for a in machine.advance(20) if isinstance(a, Spawn)]
+
+
+def test_five_early_deaths_of_a_type_that_never_ran_give_up() -> None:
+    machine = Machine()
+    machine.ready("layer", "worker.1", "worker.2")
+    for _ in range(4):
+        machine.exit("interface.1", 3)
+        machine.advance(5.0)
+    actions = machine.exit("interface.1", 3)
+    assert "5 times in a row; giving up" in logs(actions)
+    assert machine.policy.stopping and machine.policy.status == states.NEVER_READY
+    assert machine.state("interface.1") is State.FATAL
+
+
+def test_five_early_deaths_of_one_of_several_workers_do_not_give_up() -> None:
+    machine = Machine()
+    machine.ready("layer", "interface.1", "worker.2")
+    for _ in range(20):
+        machine.exit("worker.1", 3)
+        machine.advance(30.0)
+    assert not machine.policy.stopping
+
+
+def test_a_program_that_cannot_be_spawned_gives_up() -> None:
+    machine = Machine()
+    machine.spawn_fails = {"interface.1"}
+    machine.exit("interface.1", 3)
+    machine.advance(10.0)
+    assert machine.policy.status == states.NEVER_READY
+    assert "could not be started: no memory" in logs(machine.done)
+
+
+def test_a_process_that_is_not_ready_in_time_is_killed_and_a_type_that_is_not_gives_up() -> None:
+    machine = Machine(startup=5.0)
+    machine.ready("layer", "interface.1", "worker.2")
+    actions = machine.advance(5.0)
+    assert Kill("worker.1") in actions and not machine.policy.stopping
+    machine = Machine(startup=5.0)
+    machine.ready("layer", "interface.1")
+    machine.advance(5.0)
+    assert machine.policy.status == states.NEVER_READY
+
+
+def test_a_type_that_stays_down_in_a_crash_loop_gives_up_after_a_minute() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.exit("interface.1", 1)
+    while not machine.policy.stopping and machine.now < 100:
+        if "interface.1" in machine.pids:
+            machine.exit("interface.1", 1)
+        machine.advance(0.5)
+    assert 60 <= machine.now <= 61
+    assert machine.policy.status == states.CRASH_LOOP
+
+
+def test_one_death_with_a_slow_start_after_it_is_no_crash_loop() -> None:
+    machine = Machine(startup=120.0)
+    machine.ready_all()
+    machine.exit("interface.1", 1)
+    machine.advance(100.0)
+    assert not machine.policy.stopping
+    machine.ready("interface.1")
+    assert machine.state("interface.1") is State.RUNNING
+
+
+def test_a_stop_goes_interface_then_workers_then_layer() -> None:
+    machine = Machine()
+    machine.ready_all()
+    assert [a for a in machine.carry_out(machine.policy.stop(0.0)) if not isinstance(a, Log)] == [
+        Terminate("interface.1")
+    ]
+    actions = machine.exit("interface.1", 0)
+    assert actions == [Terminate("worker.1"), Terminate("worker.2")]
+    assert machine.exit("worker.1", 0) == []
+    assert machine.exit("worker.2", 0) == [CloseLifetime("layer")]
+    assert machine.exit("layer", 0) == [Quit(0)]
+
+
+def test_workers_are_asked_at_half_time_although_the_interface_still_drains() -> None:
+    machine = Machine(shutdown=10.0)
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop(0.0))
+    assert machine.advance(4.9) == []
+    assert machine.advance(0.1) == [Terminate("worker.1"), Terminate("worker.2")]
+
+
+def test_what_does_not_stop_is_killed_in_the_last_second_and_the_layer_after_it() -> None:
+    machine = Machine(shutdown=10.0)
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop(0.0))
+    kills = [a for a in machine.advance(9.0) if isinstance(a, Kill)]
+    assert kills == [Kill("interface.1"), Kill("worker.1"), Kill("worker.2")]
+    for name in ("interface.1", "worker.1", "worker.2"):
+        machine.exit(name)
+    assert CloseLifetime("layer") in machine.done
+    assert Kill("layer") in machine.advance(0.5)
+    machine.exit("layer")
+    assert machine.quit == 0
+
+
+def test_the_end_comes_at_the_deadline_even_if_nothing_dies() -> None:
+    machine = Machine(shutdown=3.0)
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop(0.0))
+    machine.advance(3.0)
+    assert machine.quit == 0
+    assert "worker.1 (pid 103) cannot be killed" in logs(machine.done)
+
+
+def test_force_kills_everything_now() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop(0.0))
+    kills = [a.name for a in machine.carry_out(machine.policy.force(0.1)) if isinstance(a, Kill)]
+    assert sorted(kills) == sorted(machine.pids)
+    for name in list(machine.pids):
+        machine.exit(name)
+    assert machine.quit == states.FORCED
+
+
+def test_a_rolling_restart_waits_for_each_successor() -> None:
+    machine = Machine()
+    machine.ready_all()
+    assert Terminate("worker.1") in machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    assert machine.exit("worker.1", 0) == [Spawn("worker.1")]
+    assert machine.ready("worker.1") == [Terminate("worker.2")]
+    machine.exit("worker.2", 0)
+    assert machine.ready("worker.2") == []
+
+
+def test_a_rolling_restart_is_called_off_when_a_successor_does_not_start() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    machine.exit("worker.1", 0)
+    assert "called off" in logs(machine.exit("worker.1", 1))
+    assert Terminate("worker.2") not in machine.advance(30.0)
+    assert machine.state("worker.2") is State.RUNNING
+
+
+def test_a_worker_that_does_not_stop_for_its_successor_is_killed() -> None:
+    machine = Machine(shutdown=10.0)
+    machine.ready_all()
+    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    assert Kill("worker.1") in machine.advance(10.0)
+    assert Spawn("worker.1") in machine.exit("worker.1")
+
+
+def test_a_rolling_restart_goes_on_with_the_next_when_one_died_before_its_turn() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    machine.exit("worker.2", -9)
+    machine.exit("worker.1", 0)
+    assert Terminate("worker.2") in machine.ready("worker.1")
+
+
+def test_news_of_a_process_that_is_gone_changes_nothing() -> None:
+    machine = Machine()
+    old = machine.pids["worker.1"]
+    machine.ready_all()
+    machine.exit("worker.1")
+    assert machine.policy.ready("worker.1", old, 0.0) == []
+    assert machine.policy.exited("worker.1", old, 0, 0.0) == []
+    assert machine.state("worker.1") is State.STARTING
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["ready", "exit", "exit", "advance", "advance", "roll", "stop", "force", "fail", "unfail"]),
+        st.integers(0, len(MEMBERS) - 1),
+        st.sampled_from([0, 3, -9, -15, -2]),
+        st.sampled_from([0.0, 0.01, 0.1, 0.25, 1.0, 5.0, 30.0, 61.0]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(EVENTS, st.floats(0.1, 30.0))
+def test_no_sequence_of_events_breaks_the_invariants(
+    events: list[tuple[str, int, int, float]], shutdown: float
+) -> None:
+    """Never two processes in a slot, no start after a stop, one end, within the deadline; see ``Machine``."""
+    machine = Machine(shutdown=shutdown)
+    stopped_at: float | None = None
+    for event, index, status, seconds in events:
+        name = MEMBERS[index].name
+        if event == "ready" and name in machine.pids:
+            machine.ready(name)
+        elif event == "exit" and name in machine.pids:
+            machine.exit(name, status)
+        elif event == "advance":
+            machine.advance(seconds)
+        elif event == "roll":
+            machine.carry_out(machine.policy.restart(["worker", "interface"], machine.now))
+        elif event == "stop":
+            machine.carry_out(machine.policy.stop(machine.now))
+        elif event == "force":
+            machine.carry_out(machine.policy.force(machine.now))
+        elif event == "fail":
+            machine.spawn_fails.add(name)
+        else:
+            machine.spawn_fails.discard(name)
+        if machine.policy.stopping and stopped_at is None:
+            stopped_at = machine.now
+        # A slot has a process exactly when the policy believes so.
+        assert {n: s.pid for n, s in machine.policy.slots.items() if s.pid is not None} == machine.pids or machine.quit
+    machine.carry_out(machine.policy.stop(machine.now))
+    asked_at = machine.now
+    machine.advance(max(shutdown, policy.KILL_RESERVE) + 0.001)
+    assert machine.quit is not None
+    assert machine.now - asked_at <= max(shutdown, policy.KILL_RESERVE) + 0.01
+    # What was still running was told to die first.
+    assert set(machine.pids) <= {a.name for a in machine.done if isinstance(a, Kill)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 200), min_size=1, max_size=40))
+def test_a_process_restarts_at_most_at_the_pace_of_its_budget(lives: list[float]) -> None:
+    machine = Machine()
+    machine.ready_all()
+    starts_at_once = 0
+    for life in lives:
+        machine.advance(life)
+        if "worker.1" not in machine.pids:
+            continue
+        machine.ready("worker.1")
+        starts_at_once += Spawn("worker.1") in machine.exit("worker.1", -11)
+        machine.advance(31.0 if "worker.1" not in machine.pids else 0.0)
+    assert starts_at_once <= policy.BUDGET + machine.now / policy.BUDGET_REFILL + 1
