@@ -1,0 +1,404 @@
+"""The asyncio client: the interface's side, and the common operations as coroutines.
+
+Frames of one loop turn leave in one write; callbacks of the handler are called while a read is processed, in the order
+of the wire. When the hub goes away the client connects again by itself; what the interface holds is reported then, so
+nothing that is offered meanwhile is lost. Requests (``send`` and the like) wait for the hub at most
+``connect_timeout`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from procman.errors import ConfigurationError
+from procman.layers import codec, names
+from procman.layers.base import AsyncChannelLayer, InterfaceHandler, Message, Offer, OpenSocket
+from procman.layers.errors import LayerUnavailable, ProtocolMismatch
+from procman.layers.ipc import address as addresses
+from procman.layers.ipc import frames
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.settings import ENV_NAME
+
+CONNECT_TIMEOUT = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
+_WELCOME_TIMEOUT = 10.0
+_MEMBERS_PER_FRAME = 1000
+
+
+class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
+    """A connection to the hub on one event loop. Arguments as for ``IPCChannelLayer``."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        expiry: float = EXPIRY,
+        group_expiry: float = GROUP_EXPIRY,
+        capacity: int = CAPACITY,
+        channel_capacity: Mapping[Any, int] | None = None,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        prefix: str = "",
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        del prefix
+        self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
+        self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
+        self.connect_timeout = connect_timeout
+        self.address = address if address is not None else addresses.default_address()
+        self.name: str | None = None
+        self._handler: InterfaceHandler | None = None
+        self._protocol: _Protocol | None = None  # welcomed, and reported to
+        self._task: asyncio.Task[None] | None = None
+        self._found: asyncio.Event | None = None
+        self._failure: Exception | None = None
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._disconnects: dict[int, Offer] = {}  # of sockets that have closed, until they are finished
+        self._rid = 0
+        self._hub_id: str | None = None
+        self._is_closing = False
+
+    # -- the connection -----------------------------------------------------------------------------------------------
+
+    async def connect(self, timeout: float | None = None) -> None:
+        if self._task is None:
+            self._is_closing = False
+            self._failure = None
+            self._found = asyncio.Event()
+            self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+        await self._wait_connected(timeout)
+
+    async def close(self) -> None:
+        self._is_closing = True
+        protocol, task = self._protocol, self._task
+        if protocol is not None:
+            if self._handler is not None:
+                protocol.write((frames.GOODBYE,))
+            protocol.flush()
+            protocol.close()
+        if task is not None:
+            if protocol is None:
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._task = self._protocol = None
+        self._fail_requests()
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE
+        while not self._is_closing:
+            protocol = _Protocol(self)
+            try:
+                path = addresses.parse(self.address).path
+                await loop.create_unix_connection(lambda made=protocol: made, path)  # type: ignore[misc]
+                protocol.write(self._hello())
+                async with asyncio.timeout(_WELCOME_TIMEOUT):
+                    await asyncio.shield(protocol.welcomed)
+                pause = _FIRST_PAUSE
+                await protocol.lost
+            except (OSError, TimeoutError):
+                protocol.close()
+            except (ProtocolMismatch, ConfigurationError) as error:
+                self._failure = error
+                protocol.close()
+                assert self._found is not None
+                self._found.set()
+                return
+            except asyncio.CancelledError:
+                protocol.close()
+                raise
+            finally:
+                self._lost(protocol)
+            if not self._is_closing:
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                pause = min(_LONGEST_PAUSE, pause * 2)
+
+    def _hello(self) -> tuple[Any, ...]:
+        role = frames.CLIENT if self._handler is None else frames.INTERFACE
+        label = os.environ.get(ENV_NAME) or self.name or f"process {os.getpid()}"
+        limits = self.limits.to_wire()
+        return (frames.HELLO, frames.VERSION, role, label, os.getpid(), limits, self.name, self._hub_id)
+
+    def _welcomed(self, protocol: _Protocol, hub_id: str, was_dead: bool) -> None:
+        """The hub is there: report what is held, then let requests pass."""
+        self._hub_id = hub_id
+        self._protocol = protocol
+        if self._handler is not None:
+            if was_dead:
+                self._handler.on_declared_dead()
+            self._report(protocol, self._handler)
+        assert self._found is not None
+        self._found.set()
+
+    def _report(self, protocol: _Protocol, handler: InterfaceHandler) -> None:
+        snapshot = handler.on_layer_found()
+        for socket in snapshot.sockets:
+            protocol.write((frames.OPENED, socket.reply_channel, socket.path, socket.order, socket.session))
+        groups: dict[str, list[str]] = {}
+        for group, channel in snapshot.memberships:
+            groups.setdefault(group, []).append(channel)
+        for group, channels in groups.items():
+            for start in range(0, len(channels), _MEMBERS_PER_FRAME):
+                protocol.write((frames.MEMBERS, group, channels[start : start + _MEMBERS_PER_FRAME]))
+        offers = {offer.id: offer for offer in snapshot.offers}
+        for offer in {**self._disconnects, **offers}.values():
+            protocol.write((frames.OFFER, *_fields(offer, is_again=True)))
+        protocol.write((frames.REPORTED,))
+
+    def _lost(self, protocol: _Protocol) -> None:
+        if self._protocol is protocol:
+            self._protocol = None
+            if self._found is not None:
+                self._found.clear()
+            self._fail_requests()
+            if self._handler is not None and not self._is_closing:
+                self._handler.on_layer_lost()
+
+    def _fail_requests(self) -> None:
+        requests, self._requests = self._requests, {}
+        for future in requests.values():
+            if not future.done():
+                future.set_exception(_Lost())
+
+    async def _wait_connected(self, timeout: float | None) -> _Protocol:
+        if self._protocol is None:
+            if self._found is None or self._task is None:
+                raise LayerUnavailable("the layer is not connected: call connect() first")
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._found.wait()
+            except TimeoutError:
+                raise LayerUnavailable(
+                    f"no channel layer answers at {self.address}: is `channels-run` (or `channels-run layer`) running "
+                    "for this project, with the same settings and as the same user?"
+                ) from None
+            if self._failure is not None:
+                raise self._failure
+            if self._protocol is None:
+                raise LayerUnavailable(f"the channel layer at {self.address} went away")
+        return self._protocol
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    async def _request(self, operation: int, *arguments: Any, is_repeatable: bool = True) -> Any:
+        for attempt in (1, 2, 3):
+            protocol = self._protocol or await self._wait_connected(self.connect_timeout)
+            self._rid += 1
+            rid = self._rid
+            future = self._requests[rid] = asyncio.get_running_loop().create_future()
+            protocol.write((operation, rid, *arguments))
+            try:
+                return await future
+            except _Lost:
+                if attempt == 3 or self._is_closing or not is_repeatable:
+                    break
+            except asyncio.CancelledError:
+                if self._protocol is protocol and operation in (frames.RECEIVE, frames.SEND_WHEN_ROOM):
+                    protocol.write((frames.CANCEL, rid))
+                raise
+            finally:
+                self._requests.pop(rid, None)
+        raise LayerUnavailable(f"the channel layer at {self.address} went away before it answered")
+
+    async def send(self, channel: str, message: Message) -> None:
+        names.check_channel(channel)
+        found = message.get("reply_channel")
+        reply_channel = found if isinstance(found, str) else None
+        await self._request(frames.SEND, channel, self.encode(message), reply_channel)
+
+    async def send_when_room(self, channel: str, message: Message) -> None:
+        names.check_channel(channel)
+        await self._request(frames.SEND_WHEN_ROOM, channel, self.encode(message), None, is_repeatable=False)
+
+    async def receive_many(
+        self, channels: Sequence[str], block: bool = False, timeout: float | None = None
+    ) -> tuple[str | None, dict[str, Any] | None]:
+        found = await self._request(frames.RECEIVE, names.check_receive(channels), block, timeout)
+        return (None, None) if found is None else (found[0], codec.decode(found[1]))
+
+    async def new_channel(self, pattern: str) -> str:
+        return names.build_channel(pattern)
+
+    async def group_add(self, group: str, channel: str) -> None:
+        names.check_group(group)
+        names.check_channel(channel)
+        await self._request(frames.GROUP_ADD, group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        names.check_group(group)
+        names.check_channel(channel)
+        await self._request(frames.GROUP_DISCARD, group, channel)
+
+    async def send_group(self, group: str, message: Message) -> None:
+        names.check_group(group)
+        await self._request(frames.GROUP_SEND, group, self.encode(message))
+
+    async def group_channels(self, group: str) -> list[str]:
+        names.check_group(group)
+        channels: list[str] = codec.decode(await self._request(frames.GROUP_CHANNELS, group))["channels"]
+        return channels
+
+    async def flush(self) -> None:
+        await self._request(frames.FLUSH)
+
+    async def statistics(self) -> dict[str, Any]:
+        return codec.decode(await self._request(frames.STATISTICS, None))
+
+    # -- the interface's side -----------------------------------------------------------------------------------------
+
+    def serve(self, handler: InterfaceHandler) -> str:
+        if self._task is not None:
+            raise ConfigurationError("serve() must be called before connect()")
+        self._handler = handler
+        # A restarted interface is another interface: the sockets of its predecessor are gone.
+        self.name = f"{os.environ.get(ENV_NAME) or 'interface'}.{secrets.token_hex(4)}"
+        return self.name
+
+    def encode(self, message: Message) -> bytes:
+        return codec.encode(message, self.limits.max_message_size)
+
+    def offer(self, offer: Offer) -> None:
+        self._tell(frames.OFFER, *_fields(offer, is_again=False))
+
+    def withdraw(self, offer_id: int) -> None:
+        self._tell(frames.WITHDRAW, offer_id)
+
+    def socket_opened(self, socket: OpenSocket) -> None:
+        self._tell(frames.OPENED, socket.reply_channel, socket.path, socket.order, socket.session)
+
+    def socket_closed(self, reply_channel: str, disconnect: Offer | None) -> None:
+        if disconnect is not None:
+            self._disconnects[disconnect.id] = disconnect
+        fields = None if disconnect is None else _fields(disconnect, is_again=False)
+        self._tell(frames.CLOSED, reply_channel, fields)
+
+    def group_gone(self, group: str, channel: str) -> None:
+        self._tell(frames.GROUP_GONE, group, channel)
+
+    def written(self, token: int, delivered: bool) -> None:
+        self._tell(frames.WRITTEN, token, delivered)
+
+    def _tell(self, *frame: Any) -> None:
+        # Without a hub nothing is lost: the next one gets a report of everything that is held.
+        if self._protocol is not None:
+            self._protocol.write(frame)
+
+    # -- what arrives -------------------------------------------------------------------------------------------------
+
+    def _arrived(self, frame: Any) -> None:
+        operation = frame[0]
+        if operation in (frames.OK, frames.ERROR):
+            future = self._requests.get(frame[1])
+            if future is not None and not future.done():
+                if operation == frames.OK:
+                    future.set_result(frame[2])
+                else:
+                    future.set_exception(frames.build_error(frame[2], frame[3]))
+            return
+        handler = self._handler
+        if handler is None:
+            return
+        if operation == frames.FINISHED:
+            self._finished(handler, *frame[1:])
+        elif operation == frames.REPLY:
+            handler.on_reply(frame[1], codec.decode(frame[2]), frame[3])
+        elif operation == frames.HELD_SEND:
+            handler.on_group_send(frame[1], codec.decode(frame[2]))
+        elif operation == frames.FAILED:
+            self._disconnects.pop(frame[1], None)
+            handler.on_failed(frame[1], frame[2])
+        elif operation == frames.BEGUN:
+            handler.on_begun(frame[1])
+        elif operation == frames.HELD_ADD:
+            handler.on_group_add(frame[1], frame[2])
+        elif operation == frames.HELD_DISCARD:
+            handler.on_group_discard(frame[1], frame[2])
+        elif operation == frames.FLUSHED:
+            handler.on_flush()
+
+    def _finished(self, handler: InterfaceHandler, number: int, session: bytes | None, sends: list[Any]) -> None:
+        self._disconnects.pop(number, None)
+        if not handler.is_unfinished(number):
+            return
+        for name, body, is_group in sends:
+            if is_group:
+                handler.on_group_send(name, codec.decode(body))
+            else:
+                handler.on_reply(name, codec.decode(body), None)
+        handler.on_finished(number, session)
+
+
+class _Protocol(asyncio.Protocol):
+    def __init__(self, layer: AsyncIPCLayer) -> None:
+        self._layer = layer
+        self._loop = asyncio.get_running_loop()
+        self._unpacker = codec.Unpacker(frames.limit_bytes(4 * layer.limits.max_message_size))
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self.welcomed: asyncio.Future[None] = self._loop.create_future()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=1 << 30)
+
+    def write(self, frame: tuple[Any, ...]) -> None:
+        if not self._out:
+            self._loop.call_soon(self.flush)
+        self._out.append(codec.pack(frame))
+
+    def flush(self) -> None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+        self._out.clear()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._unpacker.feed(data)
+            for frame in self._unpacker.frames():
+                if self.welcomed.done():
+                    self._layer._arrived(frame)
+                else:
+                    hub_id, was_dead = frames.check_welcome(frame, self._layer.address)
+                    self.welcomed.set_result(None)
+                    self._layer._welcomed(self, hub_id, was_dead)
+        except ProtocolMismatch as error:
+            if not self.welcomed.done():
+                self.welcomed.set_exception(error)
+            self.close()
+        except (ValueError, BufferError):
+            self.close()  # no frames of the hub: connect again
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.welcomed.done():
+            self.welcomed.set_exception(ConnectionResetError("the layer closed the connection"))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        if not self.welcomed.done():
+            self.welcomed.cancel()
+
+
+class _Lost(Exception):
+    """The connection ended before the answer came."""
+
+
+def _fields(offer: Offer, is_again: bool) -> tuple[Any, ...]:
+    return (
+        offer.id,
+        offer.channel,
+        offer.body,
+        offer.reply_channel,
+        offer.redeliverable,
+        offer.bounded,
+        offer.session,
+        offer.begun,
+        is_again,
+    )

@@ -1,0 +1,235 @@
+"""The end of a delivery in the hub: a consumer's sends, applied all together or not yet.
+
+Pure. Also the part of a restart that concerns finishes: one that is sent again may have been applied by the hub that
+died, and only the interface that made the offer can tell.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, OrderedDict
+from typing import Any
+
+from procman.layers.ipc import frames
+from procman.layers.ipc.peers import Batch, Entry, Peer, Served
+from procman.layers.ipc.registry import Registry
+from procman.layers.limits import Limits
+from procman.layers.names import local_prefix
+
+GRACE = 1.0
+FULL_RETRY = 2.0
+_REMEMBERED = 4096
+_EARLY_GROUP_SENDS = 1000
+
+
+class Finishes(Registry):
+    """A registry that applies finishes."""
+
+    def __init__(self, hub_id: str, now: float) -> None:
+        super().__init__(hub_id)
+        self.grace_end = now + GRACE
+        self.waiting: dict[str, Batch] = {}  # for room
+        self.unsure: dict[str, Batch] = {}  # sent again, and their interface has not reported yet
+        self._resolved: OrderedDict[str, None] = OrderedDict()  # finishes that were sent again, and decided
+        self._early_group_sends: list[tuple[str, bytes]] = []
+        self.switch.timers.add(self.grace_end, self._grace_is_over)
+
+    def finish(
+        self, peer: Peer, key: str, sends: list[Any], session: bytes | None, is_resent: bool, now: float
+    ) -> None:
+        """*peer* has finished the message *key*; the first finish of a message counts."""
+        entry = self.switch.in_flight.get(key)
+        pending = self.waiting.get(key) or self.unsure.get(key)
+        if pending is not None:
+            if peer not in pending.peers:
+                pending.peers.append(peer)
+            return
+        if entry is not None:
+            self.switch.release(entry)
+        else:
+            entry = self._waiting_offer(key)
+        batch = Batch(key, entry, sends, session, peer.limits, peer.label, [peer])
+        if entry is None and not self._is_unknown_work(batch, is_resent, now):
+            return
+        self.complete(batch, now)
+
+    def complete(self, batch: Batch, now: float) -> None:
+        """Apply *batch* when there is room for all its sends; meanwhile its worker gets nothing else."""
+        if not batch.sends or self._has_room(batch, now):
+            self.apply(batch, now)
+        else:
+            self.waiting[batch.key] = batch
+            for peer in batch.peers:
+                peer.finishing = batch
+            batch.timer = self.switch.timers.add(now + FULL_RETRY, self._room_did_not_come, batch)
+
+    def on_room(self, queue: str, now: float) -> None:
+        if self.waiting:
+            for batch in list(self.waiting.values()):
+                if batch.key in self.waiting and self._has_room(batch, now):
+                    self.apply(batch, now)
+
+    def apply(self, batch: Batch, now: float) -> None:
+        """Carry out the sends in order, then end the message."""
+        if self.waiting.pop(batch.key, None) is not None:
+            self.switch.timers.cancel(batch.timer)
+        entry = batch.entry
+        own = entry.served if entry is not None else None
+        if own is not None and not own.is_alive:
+            own = None
+        inside: list[Any] = []  # what the offer's own interface gets, in one frame with the end
+        for send in batch.sends:
+            name, body, is_group = send
+            if is_group:
+                if own is not None and self.members.has(name, own.name):
+                    inside.append(send)
+                self.group_send(name, body, batch.peers[0], now, own)
+            elif own is not None and self.owner(name) is own:
+                inside.append(send)
+            else:
+                self._put(name, body, batch, now)
+        if entry is not None:
+            if batch.session is not None:
+                self.store_session(entry, batch.session)
+            if entry.served is not None:
+                entry.served.offers.pop(entry.offer_id, None)
+            if own is not None:
+                self.switch.push(own.peer, (frames.FINISHED, entry.offer_id, batch.session, inside))
+            self.after_end(entry, now)
+        self._acknowledge(batch, now)
+
+    def group_send(self, group: str, body: bytes, peer: Peer, now: float, own: Served | None = None) -> None:
+        """One frame per interface with members (not to *own*, which gets it with a finish); others an ordinary send."""
+        frame = (frames.HELD_SEND, group, body)
+        is_early = now < self.grace_end
+        for name in self.members.interfaces(group):
+            served = self.interfaces[name]
+            if served is not own and (served.has_reported or not is_early):
+                self.switch.push(served.peer, frame)
+        if is_early and len(self._early_group_sends) < _EARLY_GROUP_SENDS:
+            # Interfaces that have not reported yet may hold members.
+            self._early_group_sends.append((group, body))
+        if len(self.ordinary):
+            self.send_to_ordinary(group, body, peer, now)
+
+    def reported(self, served: Served, now: float) -> None:
+        """*served* has told everything it holds: give it what has waited for that."""
+        prefix = served.name + "!"
+        for group, channel in self.ordinary.take_prefix(prefix):
+            self.group_add(group, channel, 0.0)
+        for batch in [batch for batch in self.unsure.values() if _interface_of(batch.key) == served.name]:
+            del self.unsure[batch.key]
+            # It had its finish already, hence the predecessor applied all of the batch.
+            self._acknowledge(batch, now)
+        waiting = self.switch.mailbox.queues.pop(prefix, ())
+        for entry in waiting:
+            self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body, None))
+        if now < self.grace_end:
+            for group, body in self._early_group_sends:
+                if self.members.has(group, served.name):
+                    self.switch.push(served.peer, (frames.HELD_SEND, group, body))
+        served.has_reported = True
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _put(self, name: str, body: bytes, batch: Batch, now: float) -> None:
+        """One send to something else than the offer's own interface."""
+        served = self.owner(name)
+        if served is not None:
+            self.switch.push(served.peer, (frames.REPLY, name, body, None))
+            return
+        if self.is_dead(name):
+            self.dead_drop_count += 1
+            return
+        queue = local_prefix(name)
+        if self.switch.has_room(queue, batch.limits.capacity_of(name), now):
+            deadline = now + batch.limits.expiry
+            self.switch.enqueue(Entry(self.new_key(), name, queue, body, deadline=deadline, since=now), now)
+            return
+        self.switch.dropped_count += 1
+        self.switch.mailbox.refused(queue, now)
+        self.switch.log(
+            logging.ERROR,
+            "channel %s was full for %.0f s: a message that a consumer of %s in %s sent to it is dropped",
+            *(name, FULL_RETRY, batch.entry.channel if batch.entry else "a message", batch.label),
+        )
+
+    def _has_room(self, batch: Batch, now: float) -> bool:
+        needed: Counter[str] = Counter()
+        capacities: dict[str, int] = {}
+        for name, _, is_group in batch.sends:
+            if not is_group and self.owner(name) is None and not self.is_dead(name):
+                queue = local_prefix(name)
+                needed[queue] += 1
+                capacities[queue] = batch.limits.capacity_of(name)
+        # More sends to one channel than its capacity can never fit at once: they are applied when it is empty.
+        return all(
+            self.switch.has_room(queue, capacities[queue], now, min(count, capacities[queue]))
+            for queue, count in needed.items()
+        )
+
+    def _room_did_not_come(self, batch: Batch, now: float) -> None:
+        if batch.key in self.waiting:
+            self.apply(batch, now)
+
+    def _acknowledge(self, batch: Batch, now: float) -> None:
+        for peer in batch.peers:
+            if not peer.role:
+                continue
+            self.switch.push(peer, (frames.ACK, batch.key))
+            if peer.finishing is batch:
+                peer.finishing = None
+                if peer.wants_more:
+                    peer.wants_more = False
+                    self.switch.take(peer, now)
+
+    def _waiting_offer(self, key: str) -> Entry | None:
+        """The offer *key*, taken from where it waits to be handed out (again)."""
+        served = self.interfaces.get(_interface_of(key))
+        entry = served.offers.get(_number_of(key)) if served is not None else None
+        if entry is not None:
+            self.switch.unqueue(entry)
+        return entry
+
+    def _is_unknown_work(self, batch: Batch, is_resent: bool, now: float) -> bool:
+        """Whether a finish of an unknown message is to be applied now; if not, it is acknowledged or kept."""
+        key, interface = batch.key, _interface_of(batch.key)
+        served = self.interfaces.get(interface)
+        is_foreign = key.startswith("~") and interface != "~" + self.hub_id
+        if key in self._resolved or not (is_foreign or is_resent or not key.startswith("~")):
+            self._acknowledge(batch, now)
+            return False
+        if not is_foreign:
+            if interface in self.dead or (served is not None and served.has_reported) or key.startswith("~"):
+                self._acknowledge(batch, now)
+                return False
+            if now < self.grace_end:
+                self.unsure[key] = batch
+                return False
+        self._remember(key)
+        return True
+
+    def _remember(self, key: str) -> None:
+        self._resolved[key] = None
+        if len(self._resolved) > _REMEMBERED:
+            self._resolved.popitem(last=False)
+
+    def _grace_is_over(self, _: None, now: float) -> None:
+        self._early_group_sends.clear()
+        for batch in list(self.unsure.values()):
+            del self.unsure[batch.key]
+            self._remember(batch.key)
+            self.complete(batch, now)
+
+    def limits_of(self, peer: Peer) -> Limits:
+        """The limits that *peer* announced."""
+        return peer.limits
+
+
+def _interface_of(key: str) -> str:
+    return key.rpartition(":")[0]
+
+
+def _number_of(key: str) -> int:
+    number = key.rpartition(":")[2]
+    return int(number) if number.isdigit() else -1

@@ -1,0 +1,103 @@
+"""What travels between a client and the hub: msgpack arrays, an operation number first, bodies as opaque bytes.
+
+Pure. msgpack values end by themselves, so the stream needs no other framing; ``codec.Unpacker`` bounds their size.
+The first frame of a connection is ``HELLO`` with the version; each side refuses the other's other versions.
+``rid`` numbers a client's requests; ``OK`` and ``ERROR`` answer them by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from procman.layers.errors import ChannelFull, LayerError, MessageTooLarge, ProtocolMismatch, ReplyChannelGone
+
+VERSION = 1
+# A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
+ENVELOPE_BYTES = 64 * 1024
+READ_BYTES = 256 * 1024
+
+# -- client to hub: any client ----------------------------------------------------------------------------------------
+HELLO = 1  # version, role, name, pid, limits, served name or None, id of the hub it knew before or None
+SEND = 2  # rid, channel, body, reply channel or None
+SEND_AND_WAIT = 3  # rid, channel, body
+SEND_WHEN_ROOM = 4  # rid, channel, body, reply channel or None
+RECEIVE = 5  # rid, channels, block, timeout in seconds or None
+CANCEL = 6  # rid of a RECEIVE or SEND_WHEN_ROOM
+GROUP_ADD = 7  # rid, group, channel
+GROUP_DISCARD = 8  # rid, group, channel
+GROUP_SEND = 9  # rid, group, body
+GROUP_CHANNELS = 10  # rid, group
+FLUSH = 11  # rid
+STATISTICS = 12  # rid, channel or None
+
+# -- client to hub: workers -------------------------------------------------------------------------------------------
+TAKE = 20  # channels, or None for those of the last TAKE
+UNTAKE = 21  # answered by UNTAKEN, after a DELIVER that crossed it
+FINISH = 22  # key, sends [[name, body, is group], ...], session or None, channel, whether it is sent again
+DEFER = 23  # key, body
+RUNNING = 24  # [[key, channel, attempts], ...]
+
+# -- client to hub: interfaces ----------------------------------------------------------------------------------------
+OFFER = 30  # id, channel, body, reply channel, redeliverable, bounded, session, begun, whether it is offered again
+WITHDRAW = 31  # id
+OPENED = 32  # reply channel, path, order, session
+CLOSED = 33  # reply channel, disconnect: the fields of an OFFER, or None
+MEMBERS = 34  # group, channels
+REPORTED = 35  # everything held has been reported
+GROUP_GONE = 36  # group, channel
+WRITTEN = 37  # token, whether it reached the client
+GOODBYE = 38
+
+# -- hub to client ----------------------------------------------------------------------------------------------------
+WELCOME = 50  # version, hub id, whether the served name had been declared dead
+REFUSED = 51  # version, text
+OK = 52  # rid, value
+ERROR = 53  # rid, code, arguments
+DELIVER = 54  # key, channel, body, attempts before this one, session
+UNTAKEN = 55
+ACK = 56  # key of a finish or deferral that is applied
+REPLY = 60  # channel, body, token or None
+FINISHED = 61  # id, session, entries [[name, body, is group], ...]
+FAILED = 62  # id, reason
+BEGUN = 63  # id
+HELD_ADD = 64  # group, channel
+HELD_DISCARD = 65  # group, channel
+HELD_SEND = 66  # group, body
+FLUSHED = 67
+
+# Roles in HELLO.
+CLIENT, WORKER, WATCHER, INTERFACE = "client", "worker", "watcher", "interface"
+# Codes in ERROR, and the exceptions that they become: the connection is in order after these.
+FULL, GONE, TOO_LARGE = "full", "gone", "large"
+ANSWERED = (ChannelFull, ReplyChannelGone, MessageTooLarge)
+
+
+def limit_bytes(max_message_size: int) -> int:
+    """The most bytes that may be buffered of one connection: a frame, and a read that follows it."""
+    return max_message_size + ENVELOPE_BYTES + READ_BYTES
+
+
+def build_error(code: str, arguments: list[Any]) -> LayerError:
+    """The exception that an ``ERROR`` frame stands for."""
+    if code == FULL:
+        return ChannelFull(*arguments)
+    if code == GONE:
+        return ReplyChannelGone(*arguments)
+    if code == TOO_LARGE:
+        return MessageTooLarge(*arguments)
+    return LayerError(f"the layer refused a request: {code} {arguments}")
+
+
+def check_welcome(frame: Any, address: str) -> tuple[str, bool]:
+    """Hub id and whether the served name had been declared dead, from the hub's first *frame*.
+
+    Raises:
+        ProtocolMismatch: it is not a welcome of this version.
+    """
+    if isinstance(frame, list) and frame[:2] == [WELCOME, VERSION] and len(frame) == 4:
+        return str(frame[2]), bool(frame[3])
+    if isinstance(frame, list) and len(frame) == 3 and frame[0] == REFUSED:
+        raise ProtocolMismatch(f"the layer at {address} refused this process: {frame[2]}")
+    raise ProtocolMismatch(
+        f"the layer at {address} speaks another version than this process ({VERSION}): restart the older one"
+    )

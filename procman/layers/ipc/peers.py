@@ -1,0 +1,139 @@
+"""What the hub knows of its connections, messages and interfaces. Plain data; the rules are in the files beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from procman.layers.ipc.timers import Timer
+from procman.layers.limits import Limits
+from procman.layers.mailbox import FOREVER
+
+Frame = tuple[Any, ...]
+
+
+class Peer:
+    """One connection. ``out`` holds frames until the driver writes them."""
+
+    __slots__ = (
+        "channels",
+        "finishing",
+        "holds",
+        "label",
+        "limits",
+        "out",
+        "parked",
+        "pid",
+        "receivers",
+        "role",
+        "served",
+        "wants_more",
+    )
+
+    def __init__(self) -> None:
+        self.out: list[Frame] = []
+        self.role = ""  # empty until HELLO
+        self.label = "unknown"
+        self.pid = 0
+        self.limits = Limits()
+        self.served: Served | None = None
+        self.channels: frozenset[str] = frozenset()  # of its last TAKE
+        self.holds: dict[str, Entry] = {}  # in flight here
+        self.finishing: Batch | None = None  # its last finish waits for room
+        self.wants_more = False  # it has sent TAKE while its finish waits
+        self.receivers: dict[int, Receiver] = {}
+        self.parked: dict[int, Parked] = {}
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One message: waiting, held back after a restart, or in flight (``holder``).
+
+    ``queue`` is where it waits (``prefix!`` for process-local channels). ``deaths`` counts workers that died with it.
+    ``then`` is the socket whose disconnect follows when this frame has ended. ``body`` None: a worker reported it as
+    running and nobody has offered it again yet.
+    """
+
+    key: str
+    channel: str
+    queue: str
+    body: bytes | None
+    reply_channel: str | None = None
+    deadline: float = FOREVER
+    since: float = 0.0
+    served: Served | None = None
+    offer_id: int = 0
+    is_redeliverable: bool = True
+    is_bounded: bool = False
+    is_flushed: bool = False
+    session: bytes | None = None
+    deaths: int = 0
+    deferrals: int = 0
+    holder: Peer | None = None
+    timer: Timer | None = None
+    then: SocketRecord | None = None
+
+
+@dataclass(slots=True, eq=False)
+class SocketRecord:
+    """The mirror of an accepted socket: enough to run its disconnect."""
+
+    reply_channel: str
+    path: str
+    order: int
+    session: bytes | None
+    code: int = 1006
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """One interface: the owner of all channels below ``name!``."""
+
+    name: str
+    peer: Peer
+    is_alive: bool = True
+    has_reported: bool = False
+    offers: dict[int, Entry] = field(default_factory=dict)  # until their end
+    sockets: dict[str, SocketRecord] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Receiver:
+    """A parked ``receive_many``."""
+
+    peer: Peer
+    rid: int
+    channels: list[str]
+    timer: Timer | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Parked:
+    """A ``send_when_room`` that waits."""
+
+    peer: Peer
+    rid: int
+    entry: Entry
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """A finish: the sends of one consumer, applied together. ``peers`` get the acknowledgement."""
+
+    key: str
+    entry: Entry | None
+    sends: list[Any]
+    session: bytes | None
+    limits: Limits
+    label: str
+    peers: list[Peer]
+    timer: Timer | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Log:
+    """A record for the driver to emit."""
+
+    level: int
+    text: str
+    arguments: tuple[Any, ...] = ()

@@ -1,0 +1,262 @@
+"""The hub's side of interfaces: their sockets, offers, group members and replies, and what is owed when one dies.
+
+Pure. Bounds: one record per open socket, sessions of 64 KiB, 1,024 remembered names of dead interfaces, 10,000 reply
+tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any
+
+from procman.layers import codec
+from procman.layers.groups import Groups, HeldMembers
+from procman.layers.ipc import frames
+from procman.layers.ipc.peers import Entry, Peer, Served, SocketRecord
+from procman.layers.ipc.switch import DONE, DROPPED, EXPIRED, Switch
+from procman.layers.names import local_prefix
+
+MAX_SESSION_BYTES = 64 * 1024
+_DEAD_NAMES = 1024
+_MAX_TOKENS = 10_000
+_GONE_AWAY, _ABNORMAL = 1012, 1006
+
+
+class Registry:
+    """Live interfaces by name, and the groups."""
+
+    def __init__(self, hub_id: str) -> None:
+        self.switch = Switch(self._ended, self._begun, lambda queue, now: self.on_room(queue, now))
+        self.interfaces: dict[str, Served] = {}
+        self.dead: OrderedDict[str, None] = OrderedDict()
+        self.members = HeldMembers()
+        self.ordinary = Groups()
+        self.hub_id = hub_id
+        self._tokens: dict[int, tuple[Peer, int, str, Served]] = {}
+        self._counter = 0
+        self._warned: dict[str, tuple[int, int]] = {}
+        self.group_drop_count = self.dead_drop_count = 0
+
+    def on_room(self, queue: str, now: float) -> None:
+        """A message has left *queue*; finishes that wait for room may go on."""
+
+    # -- interfaces -------------------------------------------------------------------------------------------------
+
+    def owner(self, channel: str) -> Served | None:
+        """The live interface that owns *channel*."""
+        mark = channel.find("!")
+        return self.interfaces.get(channel[:mark]) if mark > 0 else None
+
+    def is_dead(self, channel: str) -> bool:
+        """Whether *channel* belonged to an interface that has died."""
+        mark = channel.find("!")
+        return mark > 0 and channel[:mark] in self.dead
+
+    def serve(self, peer: Peer, name: str) -> bool:
+        """*peer* is the interface *name*; whether that had been declared dead."""
+        was_dead = self.dead.pop(name, False) is None
+        old = self.interfaces.get(name)
+        if old is not None:  # its connection broke without the end having been noticed yet
+            old.peer.served = None
+            self.lost(old, _ABNORMAL, self.switch.now)
+            self.dead.pop(name, None)
+            was_dead = True
+        peer.served = self.interfaces[name] = Served(name, peer)
+        return was_dead
+
+    def lost(self, served: Served, code: int, now: float) -> None:
+        """*served* has gone: run the disconnects of its sockets, each once, and forget its members."""
+        served.is_alive = False
+        if self.interfaces.get(served.name) is served:
+            del self.interfaces[served.name]
+        self.dead[served.name] = None
+        while len(self.dead) > _DEAD_NAMES:
+            self.dead.popitem(last=False)
+        self.members.remove_interface(served.name)
+        for token in [token for token, waiting in self._tokens.items() if waiting[3] is served]:
+            self.written(token, False)
+        if code == _ABNORMAL:
+            for entry in list(served.offers.values()):
+                is_waiting = entry.key not in self.switch.in_flight
+                if is_waiting and (entry.is_bounded or entry.channel == "websocket.connect"):
+                    self.switch.unqueue(entry)
+                    self._ended(entry, DROPPED, now)
+        busy = {entry.reply_channel: entry for entry in served.offers.values()}
+        for record in served.sockets.values():
+            record.code = code
+            unfinished = busy.get(record.reply_channel)
+            if unfinished is None:
+                self._queue_disconnect(record, now)
+            else:
+                unfinished.then = record
+        served.sockets = {}
+
+    def goodbye(self, peer: Peer, now: float) -> None:
+        """The interface of *peer* ends in order; what it has queued stays valid."""
+        served, peer.served = peer.served, None
+        if served is not None:
+            self.lost(served, _GONE_AWAY, now)
+
+    def opened(self, served: Served, record: SocketRecord) -> None:
+        """A socket was accepted: its disconnect is owed."""
+        if record.session is not None and len(record.session) > MAX_SESSION_BYTES:
+            record.session = None
+        served.sockets[record.reply_channel] = record
+
+    def closed(self, served: Served, reply_channel: str, now: float) -> bool:
+        """A socket has ended; whether its disconnect is still owed."""
+        self.members.remove_channel(served.name, reply_channel)
+        for token in [token for token, waiting in self._tokens.items() if waiting[2] == reply_channel]:
+            self.written(token, False)
+        return served.sockets.pop(reply_channel, None) is not None
+
+    def store_session(self, entry: Entry, session: bytes) -> None:
+        """Keep *session* beside the socket of *entry*, for its disconnect."""
+        record = entry.then
+        if record is None and entry.served is not None and entry.reply_channel is not None:
+            record = entry.served.sockets.get(entry.reply_channel)
+        if record is None:
+            return
+        if len(session) > MAX_SESSION_BYTES:
+            self.switch.log(
+                logging.ERROR,
+                "the channel session of %s has %d bytes, more than the %d that are mirrored; if its interface dies, "
+                "its disconnect will see an older one",
+                *(record.reply_channel, len(session), MAX_SESSION_BYTES),
+            )
+        else:
+            record.session = session
+
+    def _queue_disconnect(self, record: SocketRecord, now: float) -> None:
+        channel = "websocket.disconnect"
+        message = {
+            "reply_channel": record.reply_channel,
+            "code": record.code,
+            "path": record.path,
+            "order": record.order,
+        }
+        self.switch.enqueue(
+            Entry(
+                self.new_key(),
+                channel,
+                channel,
+                codec.encode(message),
+                record.reply_channel,
+                since=now,
+                session=record.session,
+            ),
+            now,
+        )
+
+    # -- the end of a message -----------------------------------------------------------------------------------------
+
+    def _begun(self, entry: Entry) -> None:
+        if entry.served is not None and entry.served.is_alive:
+            self.switch.push(entry.served.peer, (frames.BEGUN, entry.offer_id))
+
+    def _ended(self, entry: Entry, how: str, now: float) -> None:
+        if how == EXPIRED:
+            self.switch.dropped_count += 1
+        served = entry.served
+        if served is not None:
+            served.offers.pop(entry.offer_id, None)
+            if served.is_alive and how != DROPPED:
+                if how == DONE:
+                    self.switch.push(served.peer, (frames.FINISHED, entry.offer_id, None, ()))
+                else:
+                    self.switch.push(served.peer, (frames.FAILED, entry.offer_id, how))
+        self.after_end(entry, now)
+
+    def after_end(self, entry: Entry, now: float) -> None:
+        """Queue the disconnect that waited for *entry* to end."""
+        record, entry.then = entry.then, None
+        if record is not None:
+            self._queue_disconnect(record, now)
+
+    def new_key(self) -> str:
+        """A key for a message that no interface numbers; ``~`` keeps it apart from the names of interfaces."""
+        self._counter += 1
+        return f"~{self.hub_id}:{self._counter}"
+
+    # -- replies ------------------------------------------------------------------------------------------------------
+
+    def reply_and_wait(self, peer: Peer, rid: int, served: Served, channel: str, body: bytes) -> None:
+        """Forward a reply whose sender waits until it is written."""
+        if len(self._tokens) >= _MAX_TOKENS:
+            self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, _MAX_TOKENS)))
+            return
+        self._counter += 1
+        self._tokens[self._counter] = (peer, rid, channel, served)
+        self.switch.push(served.peer, (frames.REPLY, channel, body, self._counter))
+
+    def written(self, token: int, is_delivered: bool) -> None:
+        """Answer the sender that waits for *token*."""
+        waiting = self._tokens.pop(token, None)
+        if waiting is None:
+            return
+        peer, rid, channel, _ = waiting
+        if peer.role:
+            answer = (frames.OK, rid, None) if is_delivered else (frames.ERROR, rid, frames.GONE, (channel,))
+            self.switch.push(peer, answer)
+
+    # -- groups -------------------------------------------------------------------------------------------------------
+
+    def group_add(self, group: str, channel: str, deadline: float) -> None:
+        """Add a member: told to the interface that holds it, before anything that is sent later."""
+        served = self.owner(channel)
+        if served is not None:
+            self.members.add(group, served.name, channel)
+            self.switch.push(served.peer, (frames.HELD_ADD, group, channel))
+        elif not self.is_dead(channel):
+            self.ordinary.add(group, channel, deadline)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Remove a member."""
+        served = self.owner(channel)
+        if served is None:
+            self.ordinary.discard(group, channel)
+        elif self.members.discard(group, served.name, channel):
+            self.switch.push(served.peer, (frames.HELD_DISCARD, group, channel))
+
+    def send_to_ordinary(self, group: str, body: bytes, peer: Peer, now: float) -> None:
+        """An ordinary send to each member that no interface holds; full ones are counted and logged."""
+        fulls: list[str] = []
+        for channel in self.ordinary.channels(group, now):
+            queue = local_prefix(channel)
+            if self.switch.has_room(queue, peer.limits.capacity_of(channel), now):
+                entry = Entry(self.new_key(), channel, queue, body, deadline=now + peer.limits.expiry, since=now)
+                self.switch.enqueue(entry, now)
+            else:
+                self.switch.mailbox.refused(queue, now)
+                fulls.append(channel)
+        if fulls:
+            self.group_drop_count += len(fulls)
+            self._warn(group, fulls, now)
+
+    def _warn(self, group: str, channels: list[str], now: float) -> None:
+        """At most one line per group and second, with the number since the last one."""
+        second, count = self._warned.get(group, (-1, 0))
+        count += len(channels)
+        if second == int(now):
+            self._warned[group] = (second, count)
+            return
+        if len(self._warned) > 1000:
+            self._warned.clear()
+        self._warned[group] = (int(now), 0)
+        self.switch.log(
+            logging.WARNING,
+            "group %s: %d messages to full channels were dropped, the last one to %s",
+            *(group, count, channels[-1]),
+        )
+
+    def statistics(self) -> dict[str, Any]:
+        """The counts of this file."""
+        return {
+            "interfaces": len(self.interfaces),
+            "sockets": sum(len(served.sockets) for served in self.interfaces.values()),
+            "groups": len(self.members) + len(self.ordinary),
+            "in_flight": len(self.switch.in_flight),
+            "redelivered_count": self.switch.redelivered_count,
+            "dropped_count": self.switch.dropped_count + self.group_drop_count + self.dead_drop_count,
+        }

@@ -1,0 +1,466 @@
+"""The blocking client: views, consumers, shells, cron, and the worker's side.
+
+Opens nothing before it is first used and again after a fork. Short requests of all threads share one connection; what
+blocks (``receive_many``, ``take``, ``send_and_wait``) has one per thread. A hub that has gone is waited for, at most
+``connect_timeout`` seconds per call.
+
+Beside the threads that take, a watcher thread holds a connection of its own: it notices that the hub has gone while
+all other threads are inside consumers, and tells the successor what they run before it hands that out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from procman.clock import SystemClock
+from procman.errors import ProcmanError
+from procman.layers import codec, names
+from procman.layers.base import ChannelLayer, Delivery, Message, Send
+from procman.layers.errors import LayerUnavailable, MessageTooLarge
+from procman.layers.ipc import address as addresses
+from procman.layers.ipc import frames
+from procman.layers.ipc.connection import Connection, ConnectionBroken, connect
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.settings import ENV_NAME
+
+CONNECT_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 10.0
+_layers: weakref.WeakSet[IPCChannelLayer] = weakref.WeakSet()
+
+
+class IPCChannelLayer(names.NameRules, ChannelLayer):
+    """The channel layer of one machine, over a Unix socket to the hub process.
+
+    *address* is an ``ipc://`` URL; without one it is ``PROCMAN_LAYER`` or follows from ``DJANGO_SETTINGS_MODULE``.
+    The limits are the sender's: the hub applies them to what this process sends.
+
+    ``send`` is sent a second time when the hub dies before it has answered: it may have been taken, but then it was
+    lost together with the hub's queues, so it is not queued twice.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        expiry: float = EXPIRY,
+        group_expiry: float = GROUP_EXPIRY,
+        capacity: int = CAPACITY,
+        channel_capacity: Mapping[Any, int] | None = None,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        prefix: str = "",
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        del prefix  # 1.x told sites apart by it; here each project has an address of its own
+        self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
+        self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
+        self.channel_capacity = dict(channel_capacity or {})
+        self.connect_timeout = connect_timeout
+        self._address = address
+        self._reset()
+        _layers.add(self)
+
+    def _reset(self) -> None:
+        """Forget all connections: at the start, and in a forked child (the parent goes on using them)."""
+        self._lock = threading.Lock()
+        self._shared: Connection | None = None
+        self._local = threading.local()
+        self._threads: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._rid = 0
+        self._hub_id: str | None = None
+        self._state = threading.Lock()  # guards what follows
+        self._running: dict[str, tuple[str, int]] = {}  # key -> channel, deaths
+        self._unacknowledged: dict[str, tuple[Any, ...]] = {}
+        self._epoch = 0
+        self._watcher: Watcher | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the hub is. Raises ConfigurationError."""
+        if self._address is None:
+            self._address = addresses.default_address()
+        return self._address
+
+    def get_capacity(self, channel: str) -> int:
+        """How many messages may wait on *channel*."""
+        return self.limits.capacity_of(channel)
+
+    # -- everybody ----------------------------------------------------------------------------------------------------
+
+    def send(self, channel: str, message: Message) -> None:
+        names.check_channel(channel)
+        self._request(frames.SEND, channel, self._encode(message), _reply_channel(message))
+
+    def send_and_wait(self, channel: str, message: Message, timeout: float | None = None) -> None:
+        names.check_channel(channel)
+        self._blocking_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message))
+
+    def receive_many(
+        self, channels: Sequence[str], block: bool = False, timeout: float | None = None
+    ) -> tuple[str | None, dict[str, Any] | None]:
+        wanted = names.check_receive(channels)
+        if not block:
+            found = self._request(frames.RECEIVE, wanted, False, None)
+        else:
+            # The hub ends the wait; the margin is for a hub that has stopped.
+            patience = None if timeout is None else timeout + ANSWER_TIMEOUT
+            found = self._blocking_request(patience, frames.RECEIVE, wanted, True, timeout)
+        return (None, None) if found is None else (found[0], codec.decode(found[1]))
+
+    def new_channel(self, pattern: str) -> str:
+        return names.build_channel(pattern)
+
+    def group_add(self, group: str, channel: str) -> None:
+        names.check_group(group)
+        names.check_channel(channel)
+        self._request(frames.GROUP_ADD, group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        names.check_group(group)
+        names.check_channel(channel)
+        self._request(frames.GROUP_DISCARD, group, channel)
+
+    def send_group(self, group: str, message: Message) -> None:
+        names.check_group(group)
+        self._request(frames.GROUP_SEND, group, self._encode(message))
+
+    def group_channels(self, group: str) -> list[str]:
+        names.check_group(group)
+        channels: list[str] = codec.decode(self._request(frames.GROUP_CHANNELS, group))["channels"]
+        return channels
+
+    def flush(self) -> None:
+        self._request(frames.FLUSH)
+
+    def statistics(self) -> dict[str, Any]:
+        return codec.decode(self._request(frames.STATISTICS, None))
+
+    def channel_statistics(self, channel: str) -> dict[str, Any]:
+        names.check_channel(channel)
+        return codec.decode(self._request(frames.STATISTICS, channel))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._shared is not None:
+                self._shared.close()
+                self._shared = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
+        # Other threads' connections end with their threads.
+        self._drop_thread_connection()
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    def take(self, channels: Sequence[str], timeout: float | None = None) -> Delivery | None:
+        wanted = tuple(channels)
+        deadline = None if timeout is None else SystemClock.monotonic() + timeout
+        while True:
+            connection = self._thread_connection()
+            try:
+                if connection.take_channels == wanted:
+                    connection.write(_TAKE_AGAIN)
+                else:
+                    connection.write(codec.pack((frames.TAKE, names.check_receive(wanted))))
+                    connection.take_channels = wanted
+                frame = self._await_delivery(connection, deadline)
+            except ConnectionBroken:
+                self._replace_thread_connection()
+                continue
+            return None if frame is None else self._delivered(connection, frame)
+
+    def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
+        batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
+        size = sum(len(body) for _, body, _ in batch)
+        if size > 4 * self.limits.max_message_size:
+            raise MessageTooLarge(size, 4 * self.limits.max_message_size)
+        key = delivery.token
+        frame = (frames.FINISH, key, batch, session)
+        with self._state:
+            self._unacknowledged[key] = frame
+            self._running.pop(key, None)
+        self._write_end(codec.pack((*frame, False)), codec.pack((*frame, True)))
+
+    def defer(self, delivery: Delivery, message: Message) -> None:
+        packed = codec.pack((frames.DEFER, delivery.token, self._encode(message)))
+        with self._state:
+            self._running.pop(delivery.token, None)
+        # A hub that dies meanwhile gets the frame offered again by its interface.
+        self._write_end(packed, None)
+
+    def wake(self) -> None:
+        for connection in list(self._threads):
+            connection.wake()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _encode(self, message: Message) -> bytes:
+        return codec.encode(message, self.limits.max_message_size)
+
+    def _request(self, operation: int, *arguments: Any) -> Any:
+        """The answer to a short request, over the connection that all threads share."""
+        with self._lock:
+            for attempt in (1, 2, 3):
+                try:
+                    connection = self._shared
+                    if connection is None:
+                        connection = self._shared = self._open(frames.CLIENT)
+                    self._rid += 1
+                    connection.write(codec.pack((operation, self._rid, *arguments)))
+                    return _answer(connection, self._rid, ANSWER_TIMEOUT)
+                except ConnectionBroken as error:
+                    self._drop_shared()
+                    if attempt == 3:
+                        raise self._unavailable(error) from error
+                except BaseException as error:
+                    if not isinstance(error, frames.ANSWERED):
+                        self._drop_shared()  # an answer may still come; it must not meet the next request
+                    raise
+        raise AssertionError("not reached")
+
+    def _blocking_request(self, timeout: float | None, operation: int, *arguments: Any) -> Any:
+        """The answer to a request that may take long, over the thread's own connection."""
+        connection = getattr(self._local, "requests", None)
+        for attempt in (1, 2, 3):
+            try:
+                if connection is None:
+                    connection = self._local.requests = self._open(frames.CLIENT)
+                connection.write(codec.pack((operation, 1, *arguments)))
+                return _answer(connection, 1, timeout)
+            except ConnectionBroken as error:
+                connection = self._local.requests = None
+                if attempt == 3:
+                    raise self._unavailable(error) from error
+            except BaseException as error:
+                if not isinstance(error, frames.ANSWERED):
+                    self._local.requests = None
+                    if connection is not None:
+                        connection.close()
+                raise
+        raise AssertionError("not reached")
+
+    def _open(self, role: str) -> Connection:
+        name = os.environ.get(ENV_NAME) or f"process {os.getpid()}"
+        hello = (
+            frames.HELLO,
+            frames.VERSION,
+            role,
+            name,
+            os.getpid(),
+            self.limits.to_wire(),
+            None,
+            self._hub_id,
+        )
+        path = addresses.parse(self.address).path
+        found = connect(path, self.address, hello, self.limits.max_message_size, self.connect_timeout, time.sleep)
+        self._hub_id = found.hub_id
+        return found
+
+    def _drop_shared(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
+
+    def _unavailable(self, error: Exception) -> LayerUnavailable:
+        return LayerUnavailable(f"the channel layer at {self.address} breaks the connection again and again: {error}")
+
+    # -- the thread that takes ----------------------------------------------------------------------------------------
+
+    def _thread_connection(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "worker", None)
+        if connection is None:
+            if self._watcher is None:
+                self._start_watcher()
+            with self._state:
+                epoch = self._epoch
+            connection = self._open(frames.WORKER)
+            connection.epoch = epoch
+            fds = self._local.__dict__.pop("wake_fds", None)
+            if fds is None:
+                connection.watch_wake()
+            else:
+                connection.adopt_wake(fds)
+            self._local.worker = connection
+            self._threads.add(connection)
+        return connection
+
+    def _drop_thread_connection(self) -> None:
+        for name in ("worker", "requests"):
+            connection = self._local.__dict__.pop(name, None)
+            if connection is not None:
+                connection.close()
+
+    def _replace_thread_connection(self) -> None:
+        """Connect again and send this process's unacknowledged finishes again."""
+        old: Connection | None = self._local.__dict__.pop("worker", None)
+        if old is not None:
+            fds = old.give_wake()
+            if fds is not None:
+                self._local.wake_fds = fds
+            self._threads.discard(old)
+            old.close()
+        connection = self._thread_connection()
+        with self._state:
+            frames_again = list(self._unacknowledged.values())
+        try:
+            for frame in frames_again:
+                connection.write(codec.pack((*frame, True)))
+        except ConnectionBroken:
+            pass  # the next use notices
+
+    def _await_delivery(self, connection: Connection, deadline: float | None) -> Any:
+        while True:
+            left = None if deadline is None else max(0.0, deadline - SystemClock.monotonic())
+            frame = connection.read(left)
+            if frame is None:
+                return self._stop_taking(connection)
+            if frame[0] == frames.DELIVER:
+                return frame
+            self._note(frame)
+
+    def _stop_taking(self, connection: Connection) -> Any:
+        """Tell the hub that this thread is not idle any more; a delivery that crossed the notice is returned."""
+        connection.write(_UNTAKE)
+        deadline = SystemClock.monotonic() + ANSWER_TIMEOUT
+        crossed = None
+        while True:
+            frame = connection.read(max(0.0, deadline - SystemClock.monotonic()))
+            if frame is None:
+                if SystemClock.monotonic() >= deadline:
+                    raise ConnectionBroken("no answer")
+                connection.wake()  # the wake-up was for the next take
+                continue
+            if frame[0] == frames.UNTAKEN:
+                return crossed
+            if frame[0] == frames.DELIVER:
+                crossed = frame
+            else:
+                self._note(frame)
+
+    def _note(self, frame: Any) -> None:
+        if frame[0] == frames.ACK:
+            with self._state:
+                self._unacknowledged.pop(frame[1], None)
+
+    def _delivered(self, connection: Connection, frame: Any) -> Delivery:
+        _, key, channel, body, deaths, session = frame
+        with self._state:
+            self._running[key] = (channel, deaths)
+            is_late = connection.epoch != self._epoch
+        if is_late:
+            # It was handed out by a hub that has died since; the watcher's report did not have it.
+            self._replace_thread_connection()
+            with contextlib.suppress(ConnectionBroken):
+                self._local.worker.write(codec.pack((frames.RUNNING, [(key, channel, deaths)])))
+        return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
+
+    def _write_end(self, packed: bytes, packed_again: bytes | None) -> None:
+        connection: Connection | None = getattr(self._local, "worker", None)
+        if connection is not None:
+            try:
+                connection.write(packed)
+                return
+            except ConnectionBroken:
+                pass
+        self._replace_thread_connection()  # this sends unacknowledged finishes, this one among them
+        if packed_again is None:
+            with contextlib.suppress(ConnectionBroken):
+                self._local.worker.write(packed)
+
+    # -- the watcher --------------------------------------------------------------------------------------------------
+
+    def _start_watcher(self) -> None:
+        with self._state:
+            if self._watcher is None:
+                self._watcher = Watcher(lambda: self._open(frames.WATCHER), self._report)
+
+    def _report(self, connection: Connection) -> None:
+        """What a hub that does not know this process must hear; called by the watcher for each connection."""
+        with self._state:
+            if connection.epoch:
+                self._epoch += 1
+            running = [(key, channel, deaths) for key, (channel, deaths) in self._running.items()]
+            finishes = list(self._unacknowledged.values())
+        if connection.epoch:
+            connection.write(codec.pack((frames.RUNNING, running)))
+            for frame in finishes:
+                connection.write(codec.pack((*frame, True)))
+
+    def _acknowledged(self, frame: Any) -> None:
+        self._note(frame)
+
+
+class Watcher:
+    """A thread that holds a connection and does nothing until it breaks; then it reports to the next hub."""
+
+    def __init__(self, open_connection: Callable[[], Connection], report: Callable[[Connection], None]) -> None:
+        self._open, self._report = open_connection, report
+        self._is_stopping = False
+        self._pause = threading.Event()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="layer watcher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._is_stopping = True
+        self._pause.set()
+        connection = self._connection
+        if connection is not None:
+            connection.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        count = 0
+        while not self._is_stopping:
+            try:
+                connection = self._open()
+            except (ProcmanError, OSError):  # threads that take report it; this one tries again
+                self._pause.wait(0.2)
+                continue
+            connection.watch_wake()
+            connection.epoch = count
+            count += 1
+            self._connection = connection
+            try:
+                self._report(connection)
+                while not self._is_stopping:
+                    connection.read(None)
+            except ConnectionBroken:
+                pass
+            finally:
+                connection.close()
+
+
+_TAKE_AGAIN = codec.pack((frames.TAKE, None))
+_UNTAKE = codec.pack((frames.UNTAKE,))
+
+
+def _reply_channel(message: Message) -> str | None:
+    found = message.get("reply_channel")
+    return found if isinstance(found, str) else None
+
+
+def _answer(connection: Connection, rid: int, timeout: float | None) -> Any:
+    """The value that the hub answers to *rid*; raises what it refuses with, ConnectionBroken for silence."""
+    while True:
+        frame = connection.read(timeout)
+        if frame is None:
+            raise LayerUnavailable(f"the channel layer at {connection.address} did not answer for {timeout} s")
+        if frame[1] == rid:
+            if frame[0] == frames.ERROR:
+                raise frames.build_error(frame[2], frame[3])
+            return frame[2]
+
+
+def _after_fork() -> None:
+    for layer in list(_layers):
+        layer._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)

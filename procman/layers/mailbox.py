@@ -1,0 +1,197 @@
+"""Bounded FIFO queues that forget: one per channel, each message with a deadline.
+
+Pure. Callers pass ``now`` (monotonic seconds); nothing here reads a clock or locks. ``memory.py`` adds locks and
+``ipc/hub.py`` adds clients; neither adds rules. All process-local channels below one ``prefix!`` share a queue.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+FOREVER = float("inf")
+_METERED_NAMES = 1024
+
+
+class Waiting(Protocol):
+    """What a queue holds: anything with a deadline (monotonic seconds, ``FOREVER`` for none) and a time of arrival."""
+
+    deadline: float
+    since: float
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Meter:
+    """A count, and how many of it the last full second saw."""
+
+    __slots__ = ("_current", "_previous", "_second", "count")
+
+    def __init__(self) -> None:
+        self.count = self._current = self._previous = self._second = 0
+
+    def add(self, now: float) -> None:
+        """Count one at *now*."""
+        self.count += 1
+        second = int(now)
+        if second != self._second:
+            self._turn(second)
+        self._current += 1
+
+    def rate(self, now: float) -> int:
+        """The count of the last full second before *now*."""
+        if int(now) != self._second:
+            self._turn(int(now))
+        return self._previous
+
+    def _turn(self, second: int) -> None:
+        self._previous = self._current if second == self._second + 1 else 0
+        self._current, self._second = 0, second
+
+
+class Mailbox(Generic[W]):
+    """The queues of one layer. *on_expired* hears of each message that was found past its deadline."""
+
+    __slots__ = ("_channel_meters", "_fulls", "_messages", "_on_expired", "queues")
+
+    def __init__(self, on_expired: Callable[[W], None] | None = None) -> None:
+        self.queues: dict[str, deque[W]] = {}  # only channels on which something waits
+        self._on_expired = on_expired
+        self._messages, self._fulls = Meter(), Meter()
+        self._channel_meters: dict[str, tuple[Meter, Meter]] = {}
+
+    def put(self, channel: str, item: W, now: float) -> None:
+        """Queue *item* behind the others; capacity is the caller's question (``has_room``)."""
+        self._messages.add(now)
+        self._meters(channel)[0].add(now)
+        queue = self.queues.get(channel)
+        if queue is None:
+            self.queues[channel] = deque((item,))
+        else:
+            queue.append(item)
+
+    def count(self, channel: str, now: float) -> None:
+        """Count a message that passed through without waiting."""
+        self._messages.add(now)
+        self._meters(channel)[0].add(now)
+
+    def put_front(self, channel: str, item: W) -> None:
+        """Queue *item* before the others, past capacity: it had its turn already."""
+        self.queues.setdefault(channel, deque()).appendleft(item)
+
+    def put_back(self, channel: str, item: W) -> None:
+        """Queue *item* behind the others without counting it again."""
+        self.queues.setdefault(channel, deque()).append(item)
+
+    def has_room(self, channel: str, capacity: int, now: float, more: int = 1) -> bool:
+        """Whether *more* messages fit on *channel* under *capacity*; what has expired does not take up room."""
+        queue = self.queues.get(channel)
+        if queue is None:
+            return more <= capacity
+        if len(queue) + more <= capacity:
+            return True
+        self._expire(channel, now)
+        return len(self.queues.get(channel, ())) + more <= capacity
+
+    def refused(self, channel: str, now: float) -> None:
+        """Count a message that found *channel* full."""
+        self._fulls.add(now)
+        self._meters(channel)[1].add(now)
+
+    def pop(self, channel: str, now: float) -> W | None:
+        """The oldest message of *channel* that has not expired."""
+        queue = self.queues.get(channel)
+        if queue is None:
+            return None
+        found = None
+        while queue:
+            item = queue.popleft()
+            if item.deadline > now:
+                found = item
+                break
+            self._report(item)
+        if not queue:
+            self.queues.pop(channel, None)
+        return found
+
+    def pop_any(self, channels: Collection[str], now: float) -> W | None:
+        """A message of one of *channels*, chosen at random among those that have one, so that none starves."""
+        queues = self.queues
+        if not queues:
+            return None
+        waiting = [name for name in channels if name in queues]
+        if len(waiting) > 1:
+            random.shuffle(waiting)
+        for name in waiting:
+            item = self.pop(name, now)
+            if item is not None:
+                return item
+        return None
+
+    def remove(self, channel: str, item: W) -> bool:
+        """Take *item* out of its queue; whether it was there."""
+        queue = self.queues.get(channel)
+        if queue is None:
+            return False
+        try:
+            queue.remove(item)
+        except ValueError:
+            return False
+        if not queue:
+            del self.queues[channel]
+        return True
+
+    def sweep(self, now: float) -> None:
+        """Drop everything that has expired, wherever it stands."""
+        for channel in list(self.queues):
+            self._expire(channel, now)
+
+    def clear(self) -> None:
+        """Drop everything, silently."""
+        self.queues.clear()
+
+    def statistics(self, now: float, channels: Iterable[str] | None = None) -> dict[str, Any]:
+        """The six numbers of the statistics extension, for one channel or all."""
+        names = list(self.queues) if channels is None else list(channels)
+        if channels is None:
+            messages, fulls = self._messages, self._fulls
+        else:
+            messages, fulls = self._channel_meters.get(names[0]) or (Meter(), Meter())
+        pending = [item for name in names for item in self.queues.get(name, ()) if item.deadline > now]
+        return {
+            "messages_count": messages.count,
+            "messages_count_per_second": messages.rate(now),
+            "messages_pending": len(pending),
+            "messages_max_age": max((now - item.since for item in pending), default=0.0),
+            "channel_full_count": fulls.count,
+            "channel_full_count_per_second": fulls.rate(now),
+        }
+
+    def _expire(self, channel: str, now: float) -> None:
+        queue = self.queues[channel] if channel in self.queues else deque()
+        expired = [item for item in queue if item.deadline <= now]
+        if not expired:
+            return
+        kept = deque(item for item in queue if item.deadline > now)
+        if kept:
+            self.queues[channel] = kept
+        else:
+            del self.queues[channel]
+        for item in expired:
+            self._report(item)
+
+    def _report(self, item: W) -> None:
+        if self._on_expired is not None:
+            self._on_expired(item)
+
+    def _meters(self, channel: str) -> tuple[Meter, Meter]:
+        meters = self._channel_meters.get(channel)
+        if meters is None:
+            # Single-reader names come without end: the oldest names lose their counts.
+            if len(self._channel_meters) >= _METERED_NAMES:
+                del self._channel_meters[next(iter(self._channel_meters))]
+            meters = self._channel_meters[channel] = (Meter(), Meter())
+        return meters

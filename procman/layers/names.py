@@ -1,0 +1,114 @@
+"""The grammar of channel and group names.
+
+A name is shorter than 100 ASCII characters: letters, digits, ``-``, ``_`` and ``.``. A channel may then have one ``?``
+(single-reader: one process reads it, known by its full name) or ``!`` (process-local: one process reads everything
+below ``prefix!``) and more of the same characters. Groups have neither mark.
+
+Pure. Raises TypeError as Channels 1.x did; who may send to what is not decided here.
+"""
+
+import functools
+import random
+import re
+import string
+from collections.abc import Iterable
+
+MAX_LENGTH = 99
+NORMAL, SINGLE_READER, PROCESS_LOCAL = "normal", "single-reader", "process-local"
+
+_GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
+_CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(?:[?!][a-zA-Z0-9\-_.]*)?")
+_ALPHABET = string.ascii_letters + string.digits
+_random = random.SystemRandom()
+
+
+@functools.lru_cache(maxsize=4096)
+def check_channel(name: str, receive: bool = False) -> None:
+    """Accept *name*, to send to or (*receive*) to read from.
+
+    Raises:
+        TypeError: it breaks the grammar, ends in ``?``, or *receive* and a process-local name goes on after its ``!``.
+    """
+    if not isinstance(name, str) or len(name) > MAX_LENGTH or not _CHANNEL.fullmatch(name):
+        raise TypeError(
+            f"channel name {name!r} is not valid: it must be a str of fewer than 100 ASCII letters, digits, '-', '_', "
+            "'.', with at most one '?' or '!'"
+        )
+    if name.endswith("?"):
+        raise TypeError(f"channel name {name!r} must not end in '?': make one with new_channel({name!r})")
+    if receive and "!" in name and not name.endswith("!"):
+        raise TypeError(f"channel name {name!r} must end at its '!' to receive: {local_prefix(name)!r} reads them all")
+
+
+def check_receive(names: Iterable[str]) -> list[str]:
+    """*names* as a list, each fit to receive from. Raises TypeError; AssertionError for none at all, as 1.x did."""
+    checked = list(names)
+    assert checked, "receive needs at least one channel name"
+    for name in checked:
+        check_channel(name, True)
+    return checked
+
+
+@functools.lru_cache(maxsize=4096)
+def check_group(name: str) -> None:
+    """Accept the group *name*. Raises TypeError."""
+    if not isinstance(name, str) or len(name) > MAX_LENGTH or not _GROUP.fullmatch(name):
+        raise TypeError(
+            f"group name {name!r} is not valid: it must be a str of fewer than 100 ASCII letters, digits, '-', '_', '.'"
+        )
+
+
+def kind(name: str) -> str:
+    """``NORMAL``, ``SINGLE_READER`` or ``PROCESS_LOCAL``, by the mark in *name*."""
+    if "!" in name:
+        return PROCESS_LOCAL
+    return SINGLE_READER if "?" in name else NORMAL
+
+
+def local_prefix(name: str) -> str:
+    """*name* up to and including its ``!``; other names whole. Messages wait under this name."""
+    mark = name.find("!")
+    return name if mark < 0 else name[: mark + 1]
+
+
+def build_channel(pattern: str) -> str:
+    """A name made from *pattern*, which ends in ``?`` or ``!``, by 12 random characters (71 bits: never used before).
+
+    Raises:
+        TypeError: *pattern* has no mark at its end, or is too long.
+    """
+    if not isinstance(pattern, str) or pattern[-1:] not in ("?", "!"):
+        raise TypeError(f"new_channel needs a pattern that ends in '?' or '!', not {pattern!r}")
+    name = pattern + "".join(_random.choices(_ALPHABET, k=12))
+    check_channel(name)
+    return name
+
+
+class NameRules:
+    """The name checks as methods, where Channels 1.x had them: on the layer."""
+
+    @staticmethod
+    def valid_channel_name(name: str, receive: bool = False) -> bool:
+        """True, or TypeError."""
+        check_channel(name, receive)
+        return True
+
+    @staticmethod
+    def valid_channel_names(names: Iterable[str], receive: bool = False) -> bool:
+        """True, or TypeError; AssertionError for an empty list."""
+        checked = list(names)
+        assert checked, "at least one channel name is needed"
+        for name in checked:
+            check_channel(name, receive)
+        return True
+
+    @staticmethod
+    def valid_group_name(name: str) -> bool:
+        """True, or TypeError."""
+        check_group(name)
+        return True
+
+    @staticmethod
+    def non_local_name(name: str) -> str:
+        """*name* up to and including its ``!``; other names whole."""
+        return local_prefix(name)
