@@ -99,7 +99,7 @@ class Exchange:
             finally:
                 self.waiter = None
         message, self.token = self.parts.popleft()
-        self.waiting_bytes -= len(message.get("content") or b"")
+        self.waiting_bytes -= _content_size(message)
         return message
 
     def written(self, delivered: bool) -> None:
@@ -144,7 +144,7 @@ class Exchange:
             return
         self.deadline = 0.0
         self.parts.append((message, token))
-        self.waiting_bytes += len(message.get("content") or b"")
+        self.waiting_bytes += _content_size(message)
         if self.waiting_bytes > RESPONSE_LIMIT and len(self.parts) > 1:
             logger.error(
                 "response of %s cut: over %d bytes of it wait for its client", escape(self.path), RESPONSE_LIMIT
@@ -368,3 +368,8 @@ class Application:
             self.replies.withdraw(exchange.offer_id)
         if exchange.body is not None:
             await exchange.body.stop()
+
+
+def _content_size(message: dict[str, Any]) -> int:
+    content = message.get("content")
+    return len(content) if isinstance(content, bytes) else 0  # what is no bytes is refused when its turn comes

@@ -194,8 +194,9 @@ class Replies:
         try:
             reply: SocketReply | None = parse_socket_reply(message)
         except InvalidReply as error:
-            logger.error("message to the %d sockets of group %s dropped: %s", len(members), escape(group), error)
             reply = None
+            if "status" not in message:  # a response, for the HTTP clients among them
+                logger.error("message to the %d clients of group %s dropped: %s", len(members), escape(group), error)
         for member in members:
             member.on_group(message, reply)
 

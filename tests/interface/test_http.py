@@ -226,6 +226,7 @@ def test_a_request_larger_than_a_message_is_413():
         {"content": b"no status"},
         {"status": 99},
         {"status": 200, "content": "text"},
+        {"status": 200, "content": 5},
         {"status": 200, "headers": [[1, 2]]},
     ],
 )

@@ -117,6 +117,7 @@ def test_a_message_for_http_clients_in_a_group_is_no_error(replies, caplog):
     replies.on_group_add("waiters", client.reply_channel)
     replies.on_group_send("waiters", {"status": 200})
     assert client.heard == [("on_group", {"status": 200}, None)]
+    assert not caplog.records
 
 
 def test_the_end_of_a_socket_takes_it_out_of_everything_and_tracks_its_disconnect(replies, layer):
