@@ -16,12 +16,12 @@ class InterfaceError(ProcmanError):
 class Refusal(InterfaceError):
     """The interface answers this request itself: send *text* with *status* and forget the request.
 
-    *retry_after* is seconds; 0 leaves the header out.
+    *retry_after* is seconds; 0 leaves the header out. *reason* is for the log, not for the client.
     """
 
-    def __init__(self, status: int, text: str, retry_after: int = 0) -> None:
+    def __init__(self, status: int, text: str, retry_after: int = 0, reason: str = "") -> None:
         super().__init__(text)
-        self.status, self.text, self.retry_after = status, text, retry_after
+        self.status, self.text, self.retry_after, self.reason = status, text, retry_after, reason
 
 
 class ClientGone(InterfaceError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from procman.interface.errors import InvalidReply
@@ -148,18 +149,27 @@ def parse_response(message: Mapping[str, Any]) -> ResponseStart:
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
         raise InvalidReply(f"'status' is {status!r}; the first message of a response needs one from 200 to 599")
     headers: list[Header] = []
+    has_length = False
     try:
         for name, value in message.get("headers") or ():
-            if not _TOKEN.fullmatch(name) or _FORBIDDEN_VALUE.search(value):
+            lower = _lower_name(name)
+            if not lower or _FORBIDDEN_VALUE.search(value):
                 raise InvalidReply(f"header {name!r} holds bytes that no header may hold")
-            if name.lower() not in HOP_BY_HOP:
+            if lower not in HOP_BY_HOP:
                 headers.append((name, value))
+                has_length = has_length or lower == b"content-length"
     except (TypeError, ValueError) as error:
         raise InvalidReply(f"'headers' is not a list of [bytes, bytes]: {error}") from None
     content, more_content = parse_chunk(message)
-    if not more_content and status not in (204, 304) and not any(n.lower() == b"content-length" for n, _ in headers):
+    if not more_content and not has_length and status not in (204, 304):
         headers.append((b"Content-Length", b"%d" % len(content)))
     return ResponseStart(status, headers, content, more_content)
+
+
+@lru_cache(1024)
+def _lower_name(name: bytes) -> bytes:
+    """*name* in lower case, empty if it is no header name; applications use few names, over and over."""
+    return name.lower() if _TOKEN.fullmatch(name) else b""
 
 
 def parse_chunk(message: Mapping[str, Any]) -> tuple[bytes, bool]:

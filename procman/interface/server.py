@@ -62,16 +62,16 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
-        self._count(url)
+        self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
-        self._count(name + value)
+        self._count(len(name) + len(value))
         super().on_header(name, value)
 
-    def _count(self, data: bytes) -> None:
-        self._header_bytes += len(data)
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES:
             # Raised through the parser, which answers 400 and closes.
             raise ValueError("headers too large")

@@ -22,7 +22,7 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
-from procman.interface import access, connection, origin
+from procman.interface import access, connection, handshake
 from procman.interface.errors import InvalidReply, Refusal
 from procman.interface.messages import (
     SocketReply,
@@ -30,7 +30,6 @@ from procman.interface.messages import (
     build_disconnect,
     build_receive,
     full_path,
-    has_forbidden_bytes,
     parse_socket_reply,
 )
 from procman.layers.base import OpenSocket
@@ -47,7 +46,6 @@ _quiet.setLevel(logging.CRITICAL + 1)
 
 # Bytes parsed at a time: what a paused socket has received beyond its limits is kept unparsed, as bytes.
 SLICE = 4096
-REASONS = {400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error", 503: "Service Unavailable"}
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -57,12 +55,12 @@ class WebSocketProtocol(asyncio.Protocol):
         "client",
         "connection",
         "fragments",
-        "handshake",
         "is_behind",
         "is_text",
         "offer_id",
         "parser",
         "path",
+        "pending",
         "reply_channel",
         "server_state",
         "site",
@@ -75,7 +73,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.site = config.loaded_app  # http.Application: settings, project and the switchboard
         self.server_state = server_state
         self.transport: asyncio.Transport
-        self.handshake: tuple[ServerProtocol, Request] | None = None
+        self.pending: tuple[ServerProtocol, Request] | None = None
         self.parser: Protocol | None = None
         self.connection: connection.Connection | None = None
         self.reply_channel = ""
@@ -103,7 +101,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._answer_tokens(False)
         if self.connection is not None:
             self._do(self.connection.lost())
-        self.parser = self.handshake = None
+        self.parser = self.pending = None
         self.unread = b""
 
     def pause_writing(self) -> None:
@@ -119,7 +117,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Bytes of the client: the handshake first, then frames."""
         socket = self.connection
         if socket is None:
-            if self.handshake is None and not self.transport.is_closing():
+            if self.pending is None and not self.transport.is_closing():
                 self._read_handshake(data)
             return
         socket.alive(self.site.now())
@@ -220,9 +218,11 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             self._check(request, headers)
         except Refusal as refusal:
+            if refusal.status == 403:
+                logger.warning("WebSocket %s refused: %s", escape(self.path), refusal.reason)
             self._refuse(refusal.status, refusal.text)
             return
-        self.handshake = (protocol, request)
+        self.pending = (protocol, request)
         response = protocol.accept(request)
         if response.status_code != 101:
             protocol.send_response(response)
@@ -235,20 +235,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _check(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
         site = self.site
-        if not request.path.isascii() or any(has_forbidden_bytes(value) for _, value in headers):
-            raise Refusal(400, "The handshake holds bytes that no header may hold.")
-        origins = [value for name, value in headers if name == b"origin"]
-        if not origin.is_allowed(origins, site.project.allowed_hosts, site.project.debug):
-            logger.warning(
-                "WebSocket %s refused: its Origin %s is not in ALLOWED_HOSTS; add the host there if it is yours",
-                escape(self.path),
-                escape(", ".join(value.decode("latin-1") for value in origins)),
-            )
-            raise Refusal(403, "WebSockets from this origin are not allowed.")
         if site.replies.is_stopping:
             raise Refusal(503, "The server is stopping.")
         if site.replies.socket_count >= site.settings.max_sockets:
             raise Refusal(503, "Too many WebSockets are open.")
+        handshake.check(request.path, headers, site.project.allowed_hosts, site.project.debug)
 
     def _connect(self, query: bytes, headers: list[tuple[bytes, bytes]], addresses: tuple[Any, Any]) -> None:
         replies = self.site.replies
@@ -272,12 +263,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _refuse(self, status: int, text: str) -> None:
         self._log(access.REJECT, str(status))
-        body = text.encode() + b"\n"
-        head = (
-            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.transport.write(handshake.build_refusal(status, text))
         self.transport.close()
 
     # -- actions -----------------------------------------------------------------------------------------------------
@@ -298,9 +284,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._do(socket.finished(None))
 
     def _do_accept(self, action: connection.Accept) -> None:
-        assert self.handshake is not None and self.connection is not None
-        protocol, _ = self.handshake
-        self.handshake = None
+        assert self.pending is not None and self.connection is not None
+        protocol, _ = self.pending
+        self.pending = None
         protocol.send_response(protocol.response)  # type: ignore[attr-defined]
         self.transport.write(b"".join(protocol.data_to_send()))
         # The handshake's parser holds the request; what the frames need of it is a fifth of its memory.

@@ -141,7 +141,10 @@ from procman.log import setup_logging
 from procman.settings import InterfaceSettings, ProjectConfiguration
 from tests.support.layer import FakeLayer
 setup_logging()
-server.make_layer = lambda project: FakeLayer()
+class Layer(FakeLayer):
+    def offer(self, offer):
+        print("offered", file=sys.stderr, flush=True)
+server.make_layer = lambda project: Layer()
 listening = socket.socket(fileno=int(sys.argv[1]))
 sys.exit(server.run_interface(InterfaceSettings(drain_timeout=0.5), ProjectConfiguration("x", "fake://"), [listening]))
 """
@@ -166,6 +169,7 @@ def test_a_signal_ends_the_process_with_status_0_and_a_second_one_does_not_force
             assert process.stderr.readline().startswith("interface ready on http://127.0.0.1:")
             with socket.create_connection(listening.getsockname()) as client:
                 client.sendall(GET)
+                assert process.stderr.readline() == "offered\n"
                 process.send_signal(number)
                 process.send_signal(number)
                 assert read_response(client)[0] == 503

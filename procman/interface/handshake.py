@@ -1,0 +1,38 @@
+"""What a WebSocket handshake must be beyond its protocol, and the answer to one that is not.
+
+Pure. The protocol itself (key, version, upgrade headers) is checked by the ``websockets`` library; here stand the rules
+that protect the application: no bytes that end a header line for somebody, and no foreign pages.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from procman.interface.errors import Refusal
+from procman.interface.messages import Header, has_forbidden_bytes
+from procman.interface.origin import is_allowed
+from procman.log import escape
+
+
+def check(target: str, headers: Sequence[Header], allowed_hosts: Sequence[str], debug: bool) -> None:
+    """Whether the handshake for *target* (path and query) with *headers* (names in lower case) may go on.
+
+    Raises:
+        Refusal: it may not; for an Origin its ``reason`` says what to change if the page is one's own.
+    """
+    if not target.isascii() or any(has_forbidden_bytes(value) for _, value in headers):
+        raise Refusal(400, "The handshake holds bytes that no header may hold.")
+    origins = [value for name, value in headers if name == b"origin"]
+    if not is_allowed(origins, allowed_hosts, debug):
+        given = escape(", ".join(value.decode("latin-1") for value in origins))
+        reason = f"its Origin {given} is not in ALLOWED_HOSTS; add the host there if it is yours"
+        raise Refusal(403, "WebSockets from this origin are not allowed.", reason=reason)
+
+
+def build_refusal(status: int, text: str) -> bytes:
+    """A complete HTTP response that ends the connection; *text* is one sentence."""
+    body = text.encode() + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body

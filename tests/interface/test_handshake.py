@@ -1,0 +1,36 @@
+"""The rules for handshakes that protect the application."""
+
+import pytest
+
+from procman.interface.errors import Refusal
+from procman.interface.handshake import build_refusal, check
+
+
+def test_a_handshake_of_the_sites_own_page_goes_on():
+    assert (
+        check("/chat?a=1", [(b"origin", b"https://example.com"), (b"cookie", b"a=b")], ["example.com"], False) is None
+    )
+
+
+@pytest.mark.parametrize(("target", "headers"), [("/caf\xe9", []), ("/", [(b"cookie", b"a\x0bb")])])
+def test_bytes_that_no_header_may_hold_are_400(target, headers):
+    with pytest.raises(Refusal) as caught:
+        check(target, headers, ["*"], False)
+    assert caught.value.status == 400
+
+
+def test_a_foreign_origin_is_403_and_the_reason_cannot_forge_a_log_line():
+    with pytest.raises(Refusal) as caught:
+        check("/", [(b"origin", b"https://evil.org\x9b")], ["example.com"], False)
+    assert caught.value.status in (400, 403)
+    with pytest.raises(Refusal) as caught:
+        check("/", [(b"origin", b"https://evil.org")], ["example.com"], False)
+    assert caught.value.status == 403
+    assert "https://evil.org" in caught.value.reason and "ALLOWED_HOSTS" in caught.value.reason
+    assert "evil" not in caught.value.text
+
+
+def test_a_refusal_is_a_complete_response():
+    head, _, body = build_refusal(503, "Busy.").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"Content-Length: %d" % len(body) in head and body == b"Busy.\n"
