@@ -40,10 +40,13 @@ def create_project(name: str, target: Path) -> None:
     if not _TEMPLATE.is_dir():
         raise ConfigurationError("the project template is missing from this installation: install procman again")
     made = not target.exists()
-    target.mkdir(parents=True, exist_ok=True)
+    # Django refuses names that can be imported, which an empty directory of that name here can: it makes that one itself.
+    places = [] if made and target == Path(name) else [str(target)]
     try:
-        call_command("startproject", name, str(target), template=str(_TEMPLATE), extensions=["py"], verbosity=0)
+        if places:
+            target.mkdir(parents=True, exist_ok=True)
+        call_command("startproject", name, *places, template=str(_TEMPLATE), extensions=["py"], verbosity=0)
     except CommandError as error:
-        if made and not any(target.iterdir()):
+        if made and target.exists() and not any(target.iterdir()):
             target.rmdir()
         raise ConfigurationError(str(error)) from None
