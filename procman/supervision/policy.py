@@ -30,7 +30,8 @@ BACKOFF_FIRST = 0.1  # seconds; doubles with each failure
 BACKOFF_CAP = 30.0  # seconds
 HOLD = 0.25  # seconds
 EARLY_DEATHS = 5  # deaths in a row before ready, of a type of which no process was ever ready
-DOWN_LIMIT = 60.0  # seconds without any running process of a type that crashes again and again
+STABLE = 10.0  # seconds after ready from which a process counts as up; sooner, a crash loop would look healthy
+DOWN_LIMIT = 60.0  # seconds without any such process of a type that crashes again and again
 KILL_RESERVE = 1.0  # seconds at the end of a stop that are kept for SIGKILL
 
 
@@ -129,6 +130,14 @@ class _TypeState:
     slots: list[Slot] = field(default_factory=list)
 
 
+def _is_stable(slot: Slot, now: float) -> bool:
+    return slot.ready_at is not None and now - slot.ready_at >= STABLE
+
+
+def _has_running(kind: _TypeState) -> bool:
+    return any(slot.state is State.RUNNING for slot in kind.slots)
+
+
 class Policy:
     """The rules for one formation. Timeouts are seconds; *random* returns a number in [0, 1)."""
 
@@ -180,7 +189,7 @@ class Policy:
         slot.move(State.RUNNING)
         slot.ready_at, slot.timer, slot.early_deaths = now, None, 0
         kind = self._types[slot.member.type]
-        kind.ever_ready, kind.down_since, kind.deaths_while_down = True, None, 0
+        kind.ever_ready = True
         actions: list[Action] = []
         if not self._announced and all(kind.ever_ready for kind in self._types.values()):
             self._announced = True
@@ -206,10 +215,7 @@ class Policy:
             slot.replaced = False
             return self._spawn(slot, now)
         kind = self._types[slot.member.type]
-        if kind.ever_ready and kind.down_since is None and not self._has_running(kind, other_than=slot):
-            kind.down_since = now
-        if kind.down_since is not None:
-            kind.deaths_while_down += 1
+        self._note_death(kind, slot, now)
         if slot.ready_at is None:
             return self._died_early(slot, what + " without having been ready", now)
         slot.failures = max(0, slot.failures - int((now - slot.ready_at) / BUDGET_REFILL))
@@ -275,7 +281,7 @@ class Policy:
         for kind in self._types.values():
             if not kind.ever_ready:
                 moments.append(self._started_at + self._startup_timeout)
-            elif kind.down_since is not None and kind.deaths_while_down > 1:
+            elif kind.down_since is not None and kind.deaths_while_down > 1 and not _has_running(kind):
                 moments.append(kind.down_since + DOWN_LIMIT)
         return min(moments, default=None)
 
@@ -320,8 +326,15 @@ class Policy:
         slot.timer = now + delay
         return [Log("WARNING", f"{what}; start {slot.failures + 1} in {delay:.1f} s")]
 
-    def _has_running(self, kind: _TypeState, other_than: Slot | None = None) -> bool:
-        return any(slot.state is State.RUNNING for slot in kind.slots if slot is not other_than)
+    def _note_death(self, kind: _TypeState, slot: Slot, now: float) -> None:
+        """Keep count of how long a type has been down, as a whole, while *slot* dies."""
+        running = [other for other in kind.slots if other is not slot and other.state is State.RUNNING]
+        if any(_is_stable(other, now) for other in running):
+            kind.down_since, kind.deaths_while_down = None, 0
+        elif kind.ever_ready:
+            if kind.down_since is None or _is_stable(slot, now):
+                kind.down_since, kind.deaths_while_down = now, 0
+            kind.deaths_while_down += 1
 
     def _check_types(self, now: float) -> list[Action]:
         """Give up when a type cannot be started, or stays down."""
@@ -332,8 +345,8 @@ class Policy:
                 text = f"no {name} was ready within {self._startup_timeout:g} s; giving up"
                 return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
             down = now - kind.down_since if kind.down_since is not None else 0.0
-            if down >= DOWN_LIMIT and kind.deaths_while_down > 1:
-                text = f"no {name} has run for {down:.0f} s, after {kind.deaths_while_down} crashes; giving up"
+            if down >= DOWN_LIMIT and kind.deaths_while_down > 1 and not _has_running(kind):
+                text = f"no {name} has stayed up for {down:.0f} s, after {kind.deaths_while_down} crashes; giving up"
                 return [Log("ERROR", text), *self.stop(now, states.CRASH_LOOP)]
         return []
 

@@ -235,6 +235,30 @@ def test_a_type_that_stays_down_in_a_crash_loop_gives_up_after_a_minute() -> Non
     assert machine.policy.status == states.CRASH_LOOP
 
 
+def test_processes_that_die_as_soon_as_they_are_ready_are_a_crash_loop_too() -> None:
+    machine = Machine()
+    machine.ready_all()
+    while not machine.policy.stopping and machine.now < 300:
+        for name in ("worker.1", "worker.2"):
+            if name in machine.pids:
+                machine.ready(name)
+                machine.exit(name, 1)
+        machine.advance(0.3)
+    assert machine.policy.status == states.CRASH_LOOP
+    assert "no worker has stayed up for" in logs(machine.done)
+
+
+def test_a_worker_that_is_killed_now_and_then_is_no_crash_loop() -> None:
+    machine = Machine()
+    machine.ready_all()
+    for seconds in (1.0, 2.0, 57.0, 5.0, 20.0, 60.0, 60.0):
+        for name in ("worker.1", "worker.2"):
+            machine.exit(name)
+            machine.ready(name)
+        machine.advance(seconds)
+    assert not machine.policy.stopping
+
+
 def test_one_death_with_a_slow_start_after_it_is_no_crash_loop() -> None:
     machine = Machine(startup=120.0)
     machine.ready_all()
