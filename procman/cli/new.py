@@ -40,7 +40,7 @@ def create_project(name: str, target: Path) -> None:
     if not _TEMPLATE.is_dir():
         raise ConfigurationError("the project template is missing from this installation: install procman again")
     made = not target.exists()
-    # Django refuses names that can be imported, which an empty directory of that name here can: it makes that one itself.
+    # Django refuses names that can be imported, as an empty directory of that name here can: it makes that one itself.
     places = [] if made and target == Path(name) else [str(target)]
     try:
         if places:
