@@ -15,6 +15,8 @@ import procman
 from procman.cli import exits
 from procman.errors import ProcmanError
 
+IS_WINDOWS = os.name == "nt"
+
 _COMMANDS = ("start", "status", "new", "interface", "worker", "layer")
 
 _HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.
@@ -64,7 +66,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of ``channels-run``; exits with a status of ``exits``."""
-    if os.name == "nt":
+    if IS_WINDOWS:
         _fail("Windows is not supported: use Linux, or WSL on this machine")
     try:
         cli(prog_name="channels-run")
