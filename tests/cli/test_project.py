@@ -21,7 +21,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_manage_py(tmp_path: Path
     [
         "import os\nos.environ['DJANGO_SETTINGS_MODULE'] = 'x.settings'",
         "from os import environ\ndef main():\n    environ.setdefault('DJANGO_SETTINGS_MODULE', 'x.settings')",
-        "if True:\n    import os\n    os.environ.setdefault(\n        'DJANGO_SETTINGS_MODULE',\n        'x.settings',\n    )",
+        "if True:\n    import os\n    os.environ.setdefault(\n        'DJANGO_SETTINGS_MODULE', 'x.settings',\n    )",
     ],
 )
 def test_manage_py_is_read_not_run(tmp_path: Path, text: str) -> None:

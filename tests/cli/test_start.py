@@ -47,10 +47,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_directory_without_a_project(tmp_path: Path) -> None:
-    assert error_of(channels_run(tmp_path)) == (
-        "no manage.py here and DJANGO_SETTINGS_MODULE is not set: run channels-run in the directory of a Django project, "
-        "or give --settings mysite.settings"
-    )
+    text = error_of(channels_run(tmp_path))
+    assert text.startswith("no manage.py here and DJANGO_SETTINGS_MODULE is not set: run channels-run in the directory")
+    assert text.endswith("or give --settings mysite.settings")
 
 
 def test_settings_that_do_not_exist(tmp_path: Path) -> None:

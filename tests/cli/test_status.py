@@ -2,14 +2,12 @@ import pytest
 
 from procman.cli.status import format_uptime, plain_table
 
-PROCESSES = [
-    {"name": "layer", "type": "layer", "pid": 7, "state": "RUNNING", "uptime": 3.25, "restarts": 0, "exit_status": None},
-    {"name": "worker.1", "type": "worker", "pid": None, "state": "BACKOFF", "uptime": 0.0, "restarts": 2, "exit_status": -9},
-]  # fmt: skip
+LAYER = {"name": "layer", "pid": 7, "state": "RUNNING", "uptime": 3.25, "restarts": 0, "exit_status": None}
+WORKER = {"name": "worker.1", "pid": None, "state": "BACKOFF", "uptime": 0.0, "restarts": 2, "exit_status": -9}
 
 
 def test_the_table_is_aligned_and_shows_what_is_missing_as_a_dash() -> None:
-    assert plain_table(PROCESSES).splitlines() == [
+    assert plain_table([LAYER, WORKER]).splitlines() == [
         "name      pid  state    uptime  restarts  last exit",
         "layer     7    RUNNING  3.2 s   0         -",
         "worker.1  -    BACKOFF  0.0 s   2         -9",
