@@ -45,7 +45,12 @@ def session_for_reply_channel(reply_channel: str) -> SessionBase:
         raise ValueError(
             "channel sessions cannot be kept in cookies (signed_cookies): set CHANNEL_SESSION_ENGINE to another engine"
         )
-    return import_module(engine).SessionStore(session_key=session_key_for_reply_channel(reply_channel))
+    key = session_key_for_reply_channel(reply_channel)
+    session: Any = import_module(engine).SessionStore(session_key=key)
+    # Loading drops a key that is not stored yet, and a save would then choose another one.
+    _ = session._session
+    session._session_key = key
+    return session
 
 
 class SocketSession(SessionBase):

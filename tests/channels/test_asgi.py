@@ -1,0 +1,123 @@
+"""Layers by alias, from the settings."""
+
+import subprocess
+import sys
+
+import pytest
+from django.test import override_settings
+
+from procman.channels.asgi import (
+    ChannelLayerManager,
+    ChannelLayerWrapper,
+    InvalidChannelLayerError,
+    channel_layers,
+    get_channel_layer,
+)
+from tests.channels.layer import RecordingLayer
+
+MEMORY = "procman.layers.memory.InMemoryChannelLayer"
+RECORDING = "tests.channels.layer.RecordingLayer"
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"ROUTING": []}, "no BACKEND"),
+        ({"BACKEND": RECORDING}, "no ROUTING"),
+        ({"BACKEND": "procman.no_such.Layer", "ROUTING": []}, "cannot import module 'procman.no_such'"),
+        ({"BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": []}, "procman.layers.redis.RedisChannelLayer"),
+        ({"BACKEND": MEMORY, "ROUTING": [], "CONFIG": {"no_such": 1}}, "CONFIG.*no_such"),
+    ],
+)
+def test_a_wrong_configuration_is_named(config, text):
+    with (
+        override_settings(CHANNEL_LAYERS={"default": config}),
+        pytest.raises(InvalidChannelLayerError, match=text),
+    ):
+        ChannelLayerManager()["default"]
+
+
+def test_an_unknown_alias_is_named():
+    with pytest.raises(InvalidChannelLayerError, match="no layer 'other'"):
+        ChannelLayerManager()["other"]
+
+
+def test_a_layer_is_made_once_with_its_config():
+    config = {"BACKEND": RECORDING, "ROUTING": {}, "CONFIG": {"expiry": 5}}
+    with override_settings(CHANNEL_LAYERS={"default": config}):
+        manager = ChannelLayerManager()
+        assert "default" in manager
+        assert "other" not in manager
+        wrapper = manager["default"]
+        assert wrapper is manager["default"]
+        assert wrapper.channel_layer.options == {"expiry": 5}
+        assert wrapper.alias == "default"
+
+
+def test_a_test_layer_uses_test_config_and_needs_it():
+    layer = ChannelLayerManager().make_test_backend("default")
+    assert layer.channel_layer.expiry == 100500
+    config = {"BACKEND": RECORDING, "ROUTING": []}
+    with (
+        override_settings(CHANNEL_LAYERS={"default": config}),
+        pytest.raises(InvalidChannelLayerError, match="TEST_CONFIG"),
+    ):
+        ChannelLayerManager().make_test_backend("default")
+
+
+def test_a_project_without_the_setting_gets_the_ipc_layer():
+    with override_settings():
+        from django.conf import settings
+
+        del settings.CHANNEL_LAYERS
+        assert ChannelLayerManager().configs == {
+            "default": {"BACKEND": "procman.layers.ipc.IPCChannelLayer", "ROUTING": []}
+        }
+
+
+def test_set_returns_what_was_there():
+    manager = ChannelLayerManager()
+    first, second = (ChannelLayerWrapper(RecordingLayer(), "default", []) for _ in range(2))
+    assert manager.set("default", first) is None
+    assert manager.set("default", second) is first
+    assert manager["default"] is second
+
+
+def test_the_wrapper_passes_through_and_names_its_layer():
+    wrapper = ChannelLayerWrapper(RecordingLayer(expiry=3), "default", [])
+    assert wrapper.options == {"expiry": 3}
+    assert str(wrapper) == "default (tests.channels.layer.RecordingLayer)"
+    with pytest.raises(AttributeError):
+        _ = wrapper.no_such
+
+
+def test_only_the_in_memory_layer_itself_is_local():
+    from procman.layers.memory import InMemoryChannelLayer
+
+    class Subclass(InMemoryChannelLayer):
+        """Of another module."""
+
+    assert ChannelLayerWrapper(InMemoryChannelLayer(), "default", []).local_only()
+    assert not ChannelLayerWrapper(Subclass(), "default", []).local_only()
+
+
+def test_the_raw_layer_is_there_for_servers(layer):
+    assert get_channel_layer() is layer
+    assert channel_layers["default"].channel_layer is layer
+
+
+def test_importing_the_package_needs_neither_django_nor_settings():
+    code = (
+        "import sys, procman.channels as c; assert c.__version__; assert 'django' not in sys.modules;"
+        "from procman.channels import Channel, Group, route, route_class, include, channel_layers;"
+        "assert c.DEFAULT_CHANNEL_LAYER == 'default'; import procman.channels.handler, procman.channels.sessions;"
+        "import procman.channels.auth, procman.channels.worker"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    import procman.channels
+
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = procman.channels.no_such
