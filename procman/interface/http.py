@@ -4,6 +4,9 @@
 its deadlines are looked at by the server's tick, so a request costs no timer and no task of its own. Only a body that
 is too large to travel inside its message has a task: it sends chunks once a worker has begun with the request.
 
+Sends no ``http.disconnect``: no default route of Channels 1.x listens to it, so each would be an error in the log; the
+worker of a stream learns from its next part that the client has left.
+
 Buffers: the inline part of a body (``inline_body_size``), what uvicorn reads ahead (64 KiB) and ``RESPONSE_LIMIT``
 bytes of a response that its client has not taken yet.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from procman.interface.errors import InvalidReply
@@ -72,12 +71,6 @@ class Replies:
         self._prefix = f"{layer.serve(self)}!{secrets.token_hex(3)}"
 
     # -- for the clients ---------------------------------------------------------------------------------------------
-
-    def register(self, make: Callable[[str], Client]) -> Client:
-        """The client that *make* builds for a reply channel that was never used before."""
-        client = make(self.new_name())
-        self.clients[client.reply_channel] = client
-        return client
 
     def new_name(self) -> str:
         """A reply channel that was never used before."""

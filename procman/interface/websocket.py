@@ -3,7 +3,8 @@
 uvicorn makes a ``WebSocketProtocol`` when an HTTP connection asks for an upgrade and replays the request into it. The
 handshake and the frame parser are those of the ``websockets`` library (sans-IO); frames that go out are built once by
 ``messages``. Per socket there is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines.
-Refuses compression (35 KiB per socket) and sub-protocols.
+Refuses compression (35 KiB per socket) and sub-protocols. Longer than a module should be, because one object per socket
+has to be both what uvicorn calls and what carries out each action: a second object would cost every idle socket memory.
 """
 
 from __future__ import annotations
