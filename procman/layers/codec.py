@@ -74,19 +74,25 @@ class Unpacker:
     else of what it refused.
     """
 
-    __slots__ = ("_unpacker", "feed")
+    __slots__ = ("_feed", "_unpacker")
 
     def __init__(self, limit: int) -> None:
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=limit, max_array_len=65536, max_map_len=0, max_ext_len=0, strict_map_key=True
         )
-        self.feed = self._unpacker.feed
+        self._feed = self._unpacker.feed
+
+    def feed(self, data: bytes) -> None:
+        """Take in what has arrived. Raises ValueError when more than the limit would be buffered."""
+        try:
+            self._feed(data)
+        except msgpack.BufferFull:
+            raise ValueError("a frame is larger than the limit") from None
 
     def frames(self) -> Any:
         """An iterator of the frames that are complete.
 
-        Raises while iterating: ValueError (what arrived is no frame). ``feed`` raises msgpack's BufferFull, a
-        BufferError, when more than the limit is buffered.
+        Raises ValueError while iterating: what arrived is no frame.
         """
         return self._unpacker
 

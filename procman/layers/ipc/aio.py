@@ -61,6 +61,10 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         self._hub_id: str | None = None
         self._is_closing = False
 
+    def get_capacity(self, channel: str) -> int:
+        """How many messages may wait on *channel*."""
+        return self.limits.capacity_of(channel)
+
     # -- the connection -----------------------------------------------------------------------------------------------
 
     async def connect(self, timeout: float | None = None) -> None:
@@ -370,7 +374,7 @@ class _Protocol(asyncio.Protocol):
             if not self.welcomed.done():
                 self.welcomed.set_exception(error)
             self.close()
-        except (ValueError, BufferError):
+        except ValueError:
             self.close()  # no frames of the hub: connect again
 
     def connection_lost(self, error: Exception | None) -> None:

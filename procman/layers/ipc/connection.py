@@ -92,7 +92,7 @@ class Connection:
                 self._unpacker.feed(data)
                 for frame in self._frames:
                     return frame
-            except (OSError, ValueError, BufferError) as error:
+            except (OSError, ValueError) as error:
                 raise ConnectionBroken(str(error)) from error
 
     def watch_wake(self) -> None:

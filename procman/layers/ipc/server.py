@@ -105,7 +105,7 @@ class _Connection(asyncio.Protocol):
             self._unpacker.feed(data)
             for frame in self._unpacker.frames():
                 handle(peer, frame, now)
-        except (BadFrame, ValueError, BufferError) as error:
+        except (BadFrame, ValueError) as error:
             logger.warning("%s", error if isinstance(error, BadFrame) else f"{peer.label} sent no frames: {error!r}")
             self._cut(peer)
         driver.flush_soon()

@@ -1,0 +1,354 @@
+"""What every channel layer must do, as one suite: the 18 rows of the 1.x conformance tests, and what goes beyond.
+
+A subclass provides ``make_layer(**options)``: a layer of the synchronous contract that sees what other layers of the
+same test send; the asyncio client takes part through ``Blocking``.
+"""
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from procman.layers.base import Send
+from procman.layers.errors import ChannelFull, MessageTooLarge
+
+Make = Callable[..., Any]
+
+
+class Blocking:
+    """An asyncio layer behind the synchronous contract."""
+
+    def __init__(self, layer: Any, loop: Any) -> None:
+        self._layer, self._loop = layer, loop
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._layer, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+        return lambda *arguments, **options: self._loop.run(found(*arguments, **options))
+
+
+def rest(layer: Any, seconds: float) -> None:
+    """Let *seconds* pass: a blocking receive on a channel that nobody sends to."""
+    assert layer.receive_many(["never"], block=True, timeout=seconds) == (None, None)
+
+
+def contents(layer: Any, *channels: str) -> list[Any]:
+    """Everything that waits on *channels*."""
+    found = []
+    while (message := layer.receive_many(list(channels))[1]) is not None:
+        found.append(message)
+    return found
+
+
+class ConformanceSuite:
+    """Inherited by one class per backend, with a fixture ``make`` and a fixture ``layer`` made by it."""
+
+    def test_messages_come_back_under_the_right_name(self, layer: Any) -> None:
+        for number in range(3):
+            layer.send("sr_test", {"value": number})
+        layer.send("sr_test2", {"value": "other"})
+        received = [layer.receive_many(["sr_test"]) for _ in range(3)]
+        assert received == [("sr_test", {"value": number}) for number in range(3)]
+        assert layer.receive_many(["sr_test", "sr_test2"]) == ("sr_test2", {"value": "other"})
+        assert layer.receive_many(["sr_test", "sr_test2"]) == (None, None)
+
+    def test_process_local_channels_are_received_by_their_prefix_under_their_full_name(self, layer: Any) -> None:
+        layer.send("spr_test!a", {"best": "a"})
+        assert layer.receive_many(["spr_test!"]) == ("spr_test!a", {"best": "a"})
+        layer.send("spr_test!b", {"best": "b"})
+        assert layer.receive_many(["spr_test!"]) == ("spr_test!b", {"best": "b"})
+
+    @pytest.mark.parametrize("name", ["spr_test!c", "bad name", "a?b?c", "a?", "a\n", "", "x" * 100, "caf\xe9", "a!é"])
+    def test_names_that_cannot_be_received_from_are_refused(self, layer: Any, name: str) -> None:
+        with pytest.raises(TypeError):
+            layer.receive_many([name])
+
+    @pytest.mark.parametrize("name", ["bad name", "a?", "a!\n", "x" * 100, b"bytes", "a!b!c"])
+    def test_names_that_cannot_be_sent_to_are_refused(self, layer: Any, name: Any) -> None:
+        with pytest.raises(TypeError):
+            layer.send(name, {})
+
+    @pytest.mark.parametrize("name", ["bad name", "a?b", "a!b", "x" * 100, "g\n", None])
+    def test_names_that_cannot_be_groups_are_refused(self, layer: Any, name: Any) -> None:
+        for call in (
+            lambda: layer.send_group(name, {}),
+            lambda: layer.group_add(name, "c"),
+            lambda: layer.group_channels(name),
+        ):
+            with pytest.raises(TypeError):
+                call()
+
+    def test_a_message_is_gone_after_its_expiry(self, make: Make) -> None:
+        layer = make(expiry=0.1)
+        layer.send("me_test", {"value": 1})
+        rest(layer, 0.15)
+        assert layer.receive_many(["me_test"]) == (None, None)
+
+    def test_new_channels_are_single_reader_and_never_repeat(self, layer: Any) -> None:
+        made = {layer.new_channel("test.foo?") for _ in range(50)}
+        assert len(made) == 50
+        name = made.pop()
+        assert name.startswith("test.foo?") and not name.endswith("?")
+        layer.send(name, {"value": 1})
+        assert layer.receive_many([name]) == (name, {"value": 1})
+
+    def test_new_channel_makes_process_local_names(self, layer: Any) -> None:
+        name = layer.new_channel("test!")
+        layer.send(name, {"value": 1})
+        assert layer.receive_many(["test!"]) == (name, {"value": 1})
+
+    @pytest.mark.parametrize("pattern", ["test.foo", "", "x" * 98 + "?"])
+    def test_new_channel_refuses_other_patterns(self, layer: Any, pattern: str) -> None:
+        with pytest.raises(TypeError):
+            layer.new_channel(pattern)
+
+    def test_types_survive_and_tuples_become_lists(self, layer: Any) -> None:
+        message = {
+            "nested": {
+                "b": b"\x00\xff",
+                "s": "naïve \U0001f600 \x00\x1b",
+                "l": [1, -(2**63), 2**63 - 1, 1.5, True, None],
+            },
+            "empty": {},
+        }
+        layer.send("str_test", {**message, "tuple": (1, (2,))})
+        _, received = layer.receive_many(["str_test"])
+        assert received == {**message, "tuple": [1, [2]]}
+        assert type(received["nested"]["b"]) is bytes
+        assert type(received["nested"]["s"]) is str
+
+    @pytest.mark.parametrize("value", [{1, 2}, object(), 2**63, {1: "a"}, {b"k": 1}, "\ud800", range(3), 1j])
+    def test_other_types_are_refused_with_the_place_of_the_culprit(self, layer: Any, value: Any) -> None:
+        with pytest.raises(TypeError, match=r"message\['outer'\]\[1\]"):
+            layer.send("types", {"outer": [0, value]})
+        assert layer.receive_many(["types"]) == (None, None)
+
+    def test_a_group_send_reaches_the_members_that_are_left(self, layer: Any) -> None:
+        for name in ("tg_1", "tg_2", "tg_3"):
+            layer.group_add("tgroup", name)
+        layer.group_discard("tgroup", "tg_3")
+        layer.group_discard("tgroup", "tg_never")
+        layer.send_group("tgroup", {"value": "orange"})
+        assert contents(layer, "tg_1") == contents(layer, "tg_2") == [{"value": "orange"}]
+        assert contents(layer, "tg_3") == []
+
+    def test_a_group_send_reaches_process_local_members(self, layer: Any) -> None:
+        for name in ("tgp!test1", "tgp!test2", "tgp!test3"):
+            layer.group_add("tgroup", name)
+        layer.group_discard("tgroup", "tgp!test2")
+        layer.send_group("tgroup", {"value": "orange"})
+        assert {layer.receive_many(["tgp!"])[0] for _ in range(2)} == {"tgp!test1", "tgp!test3"}
+        assert layer.receive_many(["tgp!"]) == (None, None)
+
+    def test_group_channels_names_the_members(self, layer: Any) -> None:
+        layer.group_add("tgroup", "tg_1")
+        layer.group_add("tgroup", "tg_2")
+        layer.group_add("tgroup", "tg_2")
+        assert sorted(layer.group_channels("tgroup")) == ["tg_1", "tg_2"]
+        layer.group_discard("tgroup", "tg_1")
+        assert layer.group_channels("tgroup") == ["tg_2"]
+
+    def test_a_membership_ends_after_the_group_expiry(self, make: Make) -> None:
+        layer = make(group_expiry=0.1)
+        assert layer.group_expiry == 0.1
+        layer.group_add("tgroup", "tg_1")
+        rest(layer, 0.15)
+        assert layer.group_channels("tgroup") == []
+        layer.send_group("tgroup", {"value": 1})
+        assert layer.receive_many(["tg_1"]) == (None, None)
+
+    def test_flush_leaves_nothing(self, layer: Any) -> None:
+        layer.send("fl_test", {"value": 1})
+        layer.group_add("tgroup", "tg_1")
+        layer.flush()
+        layer.send_group("tgroup", {"value": 2})
+        assert layer.receive_many(["fl_test", "tg_1"]) == (None, None)
+        assert layer.group_channels("tgroup") == []
+
+    def test_exactly_capacity_messages_wait(self, make: Make) -> None:
+        layer = make(capacity=5)
+        for _ in range(5):
+            layer.send("cap_test", {"hey": "there"})
+        with pytest.raises(ChannelFull) as caught:
+            layer.send("cap_test", {"hey": "there"})
+        assert (caught.value.channel, caught.value.capacity) == ("cap_test", 5)
+        layer.receive_many(["cap_test"])
+        layer.send("cap_test", {"hey": "again"})
+
+    def test_process_local_channels_share_their_capacity(self, make: Make) -> None:
+        layer = make(capacity=5)
+        for number in range(5):
+            layer.send(f"capp!{number}", {"hey": "there"})
+        with pytest.raises(layer.ChannelFull):
+            layer.send("capp!final", {"hey": "there"})
+
+    def test_capacity_follows_the_first_glob_that_matches(self, make: Make) -> None:
+        layer = make(capacity=5, channel_capacity={"small.*": 1, "small.not": 3, "http.response!*": 2})
+        for name, capacity in (("small.not", 1), ("http.response!x", 2), ("other", 5)):
+            assert layer.get_capacity(name) == capacity
+            for _ in range(capacity):
+                layer.send(name, {})
+            with pytest.raises(ChannelFull):
+                layer.send(name, {})
+
+    def test_a_group_send_to_full_members_never_raises_and_is_counted(self, make: Make) -> None:
+        layer = make(capacity=3)
+        layer.group_add("tgroup", "tg_1")
+        for number in range(4):
+            layer.send_group("tgroup", {"value": number})
+        assert contents(layer, "tg_1") == [{"value": number} for number in range(3)]
+        assert layer.statistics()["dropped_count"] >= 1
+
+    def test_the_exceptions_are_on_the_layer(self, layer: Any) -> None:
+        assert layer.ChannelFull is ChannelFull
+        assert layer.MessageTooLarge is MessageTooLarge
+
+    def test_a_message_altered_after_its_send_is_queued_unaltered(self, layer: Any) -> None:
+        message = {"value": [1]}
+        layer.send("ma_test", message)
+        message["value"].append(2)
+        assert layer.receive_many(["ma_test"]) == ("ma_test", {"value": [1]})
+
+    def test_messages_of_a_channel_keep_their_order(self, layer: Any) -> None:
+        name = layer.new_channel("fifo?")
+        for number in range(50):
+            layer.send(name, {"n": number})
+        assert [message["n"] for message in contents(layer, name)] == list(range(50))
+
+    def test_messages_of_megabytes_pass_and_larger_ones_are_refused(self, make: Make) -> None:
+        layer = make(max_message_size=3_000_000)
+        layer.send("large", {"body": b"x" * 2_900_000})
+        assert len(layer.receive_many(["large"])[1]["body"]) == 2_900_000
+        with pytest.raises(MessageTooLarge) as caught:
+            layer.send("large", {"body": b"x" * 3_000_001})
+        assert caught.value.limit_bytes == 3_000_000
+        assert layer.receive_many(["large"]) == (None, None)
+
+    def test_a_busy_channel_does_not_starve_a_quiet_one(self, layer: Any) -> None:
+        for number in range(90):
+            layer.send("busy", {"n": number})
+        layer.send("quiet", {"n": 0})
+        order = [layer.receive_many(["busy", "quiet"])[0] for _ in range(60)]
+        assert "quiet" in order
+
+    def test_a_blocked_receiver_is_woken_by_a_send(self, make: Make) -> None:
+        layer = make()
+        received: list[Any] = []
+        thread = threading.Thread(target=lambda: received.append(layer.receive_many(["wake"], block=True, timeout=20)))
+        thread.start()
+        other = make()
+        other.send("wake", {"up": True})
+        thread.join(20)
+        assert received == [("wake", {"up": True})]
+
+    def test_a_blocked_receiver_gives_up_after_its_timeout(self, layer: Any) -> None:
+        assert layer.receive_many(["nothing"], block=True, timeout=0.05) == (None, None)
+
+    def test_statistics_count_what_passes_and_what_is_refused(self, make: Make) -> None:
+        layer = make(capacity=2)
+        before = layer.statistics()
+        layer.send("st_test", {})
+        layer.send("st_test", {})
+        with pytest.raises(ChannelFull):
+            layer.send("st_test", {})
+        after = layer.statistics()
+        assert after["messages_count"] - before["messages_count"] == 2
+        assert after["channel_full_count"] - before["channel_full_count"] == 1
+        assert after["messages_pending"] - before["messages_pending"] == 2
+        assert after["messages_max_age"] >= 0
+        assert {"messages_count_per_second", "channel_full_count_per_second"} <= set(after)
+
+    def test_the_layer_keeps_the_name_checks_of_1x(self, layer: Any) -> None:
+        assert layer.valid_channel_name("http.response!abc") is True
+        assert layer.valid_group_name("chat-1") is True
+        assert layer.non_local_name("http.response!abc") == "http.response!"
+        with pytest.raises(AssertionError):
+            layer.valid_channel_names([])
+
+
+class WorkerSuite:
+    """The worker's side, for the layers of the synchronous contract."""
+
+    def test_a_delivery_is_taken_once_and_finished_with_its_sends_in_order(self, layer: Any) -> None:
+        layer.send("work", {"n": 1})
+        layer.group_add("listeners", "heard")
+        delivery = layer.take(["work"], 10)
+        assert (delivery.channel, delivery.message, delivery.redelivered) == ("work", {"n": 1}, False)
+        assert delivery.id
+        layer.finish(delivery, [Send("heard", {"n": 1}), Send("listeners", {"n": 2}, True), Send("heard", {"n": 3})])
+        assert [layer.receive_many(["heard"], block=True, timeout=10)[1]["n"] for _ in range(3)] == [1, 2, 3]
+        assert layer.take(["work"], 0.02) is None
+
+    def test_a_deferred_delivery_comes_again_as_its_new_message_behind_the_others(self, layer: Any) -> None:
+        layer.send("work", {"n": 1})
+        layer.send("work", {"n": 2})
+        first = layer.take(["work"], 10)
+        layer.defer(first, {"n": "again"})
+        second = layer.take(["work"], 10)
+        assert second.message == {"n": 2}
+        layer.finish(second)
+        third = layer.take(["work"], 10)
+        assert (third.id, third.message, third.redelivered) == (first.id, {"n": "again"}, False)
+        layer.finish(third)
+
+    def test_take_reads_process_local_and_single_reader_channels(self, layer: Any) -> None:
+        name = layer.new_channel("body?")
+        layer.send(name, {"n": 1})
+        layer.send("mine!x", {"n": 2})
+        seen = set()
+        for _ in range(2):
+            delivery = layer.take([name, "mine!"], 10)
+            seen.add(delivery.channel)
+            layer.finish(delivery)
+        assert seen == {name, "mine!x"}
+
+    def test_take_refuses_bad_names(self, layer: Any) -> None:
+        with pytest.raises(TypeError):
+            layer.take(["bad name"], 0)
+
+    def test_wake_ends_a_take_that_waits(self, layer: Any) -> None:
+        layer.take(["work"], 0)  # this thread takes
+        taken: list[Any] = []
+        is_ready = threading.Event()
+
+        def work() -> None:
+            layer.take(["work"], 0)
+            is_ready.set()
+            taken.append(layer.take(["work"], 20))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert is_ready.wait(10)
+        layer.wake()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert taken == [None]
+
+    def test_a_wake_before_the_take_is_not_lost(self, layer: Any) -> None:
+        layer.take(["work"], 0)
+        layer.wake()
+        assert layer.take(["work"], 20) is None
+        layer.send("work", {"n": 1})
+        delivery = layer.take(["work"], 10)
+        layer.finish(delivery)
+
+    def test_a_finish_waits_for_room(self, make: Make) -> None:
+        layer = make(capacity=1)
+        layer.send("full", {"n": 0})
+        layer.send("work", {})
+        delivery = layer.take(["work"], 10)
+        reader = make(capacity=1)
+        received: list[Any] = []
+
+        def read() -> None:
+            received.extend(reader.receive_many(["full"], block=True, timeout=10)[1]["n"] for _ in range(2))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        layer.finish(delivery, [Send("full", {"n": 1})])
+        layer.take(["work"], 0)
+        thread.join(10)
+        assert received == [0, 1]

@@ -1,0 +1,45 @@
+"""The grammar of names."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procman.layers import names
+
+CHARACTERS = "abzAZ09-_."
+
+
+@given(st.text(max_size=110))
+def test_a_name_passes_exactly_if_it_has_the_form_of_1x(name: str) -> None:
+    fits = len(name) < 100 and bool(re.fullmatch(r"[a-zA-Z0-9._-]+([?!][a-zA-Z0-9._-]*)?", name, re.ASCII))
+    if fits and not name.endswith("?"):
+        names.check_channel(name)
+    else:
+        with pytest.raises(TypeError):
+            names.check_channel(name)
+
+
+@given(st.text(CHARACTERS, min_size=1, max_size=40), st.sampled_from("?!"))
+def test_a_built_channel_extends_its_pattern_and_passes(stem: str, mark: str) -> None:
+    name = names.build_channel(stem + mark)
+    assert name.startswith(stem + mark)
+    names.check_channel(name)
+
+
+def test_kinds_follow_the_mark() -> None:
+    assert [names.kind(name) for name in ("a", "a?b", "a!b")] == [
+        names.NORMAL,
+        names.SINGLE_READER,
+        names.PROCESS_LOCAL,
+    ]
+
+
+def test_the_local_prefix_ends_at_the_mark() -> None:
+    assert [names.local_prefix(name) for name in ("a", "a?b", "a!b", "a!")] == ["a", "a?b", "a!", "a!"]
+
+
+def test_receiving_needs_at_least_one_name() -> None:
+    with pytest.raises(AssertionError):
+        names.check_receive([])
