@@ -68,10 +68,20 @@ def main() -> None:
     """Entry point of ``channels-run``; exits with a status of ``exits``."""
     if IS_WINDOWS:
         _fail("Windows is not supported: use Linux, or WSL on this machine")
+    _open_standard_streams()
     try:
         cli(prog_name="channels-run")
     except ProcmanError as error:
         _fail(str(error))
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a caller closed stdin, stdout or stderr: a socket that got such a number would be written to."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def _fail(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from procman.cli.options import layer_option, pick, settings_option, settings_options, to_arguments
-from procman.errors import ConfigurationError
+from procman.errors import ProcmanError
 from procman.settings import ENV_LAYER, ENV_PROJECT, InterfaceSettings, SupervisorSettings, WorkerSettings
 
 
@@ -83,14 +83,29 @@ def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.s
 
 
 def _listen(supervisor: SupervisorSettings) -> socket.socket:
+    from procman.supervision.errors import PortInUse
     from procman.supervision.listeners import listen_tcp
 
     try:
         return listen_tcp(supervisor.bind, supervisor.port)
-    except ConfigurationError:
-        if "PORT" in os.environ and not os.environ["PORT"].isdigit():
-            raise ConfigurationError("environment variable PORT must be a number") from None
+    except PortInUse:
+        _refuse_second_one()
         raise
+
+
+def _refuse_second_one() -> None:
+    """Say that this very project runs already, where that is why the port is in use. Raises AlreadyRunning."""
+    from procman.cli.project import choose_layer, settings_file
+    from procman.layers.ipc.address import control_path, project_address
+    from procman.supervision import control
+    from procman.supervision.errors import AlreadyRunning
+
+    address = choose_layer(None, project_address(settings_file(os.environ["DJANGO_SETTINGS_MODULE"])))
+    try:
+        pid = control.call(control_path(address), "supervisor.getPID")
+    except ProcmanError:
+        return
+    raise AlreadyRunning(pid, address)
 
 
 def _url(tcp: socket.socket) -> str:

@@ -209,10 +209,11 @@ class Supervisor:
             environ |= {ENV_READY_FD: str(ready_write), ENV_LIFETIME_FD: str(lifetime_read)}
             passed = (*spec.pass_fds, ready_write, lifetime_read)
             process = spawn(spec.argv, environ, stdout=out_write, pass_fds=passed)
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             for fd in fds:
                 os.close(fd)
-            return self._policy.spawn_failed(name, f"{error.strerror} ({spec.argv[0]})", now)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            return self._policy.spawn_failed(name, f"{reason} ({spec.argv[0]})", now)
         self._tell_guardian(b"+", process.pid)
         for fd in (out_write, ready_write, *own[:1]):
             os.close(fd)

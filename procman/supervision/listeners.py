@@ -10,14 +10,20 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import socket
 from pathlib import Path
 
+from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.supervision.errors import AlreadyRunning, PortInUse
 
 # What waits while the interface starts or restarts: uvicorn's number; the system caps it at somaxconn.
 BACKLOG = 2048
+# Seconds for the processes of a supervisor that was killed a moment ago to go away.
+_LEAVING = 1.0
+
+_clock = SystemClock()
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:
@@ -55,8 +61,16 @@ def listen_unix(path: str) -> socket.socket:
     Call it while holding the lock of that path.
 
     Raises:
-        ConfigurationError: the directory does not exist or is not writable.
+        ConfigurationError: a process without the lock listens there, or the directory is missing or not writable.
     """
+    end = _clock.monotonic() + _LEAVING
+    while _answers(path):
+        if _clock.monotonic() > end:
+            raise ConfigurationError(
+                f"another process listens at {path}, such as a channels-run layer of its own: stop it first, "
+                "or use --layer ipc:///other/path.sock"
+            )
+        select.select([], [], [], 0.02)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
@@ -70,6 +84,17 @@ def listen_unix(path: str) -> socket.socket:
     finally:
         os.umask(mask)
     return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            # A full backlog is a listener, too.
+            return isinstance(error, TimeoutError | BlockingIOError)
+        return True
 
 
 class Lock:

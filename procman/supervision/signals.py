@@ -21,7 +21,11 @@ class SignalInbox:
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
         self._arrived: deque[int] = deque()
-        self._before = {signum: signal.signal(signum, self._note) for signum in HANDLED}
+        # After nohup a terminal that goes is nobody's business.
+        wanted = [
+            signum for signum in HANDLED if signum == signal.SIGCHLD or signal.getsignal(signum) != signal.SIG_IGN
+        ]
+        self._before = {signum: signal.signal(signum, self._note) for signum in wanted}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._arrived.append(signum)

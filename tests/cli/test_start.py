@@ -84,6 +84,16 @@ def test_a_layer_in_a_directory_that_does_not_exist(project: Path) -> None:
     assert "/tmp/no-such-directory" in text and "No such file or directory" in text
 
 
+def test_a_layer_of_its_own_is_not_robbed_of_its_socket(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "layer.sock"
+    with socket.socket(socket.AF_UNIX) as hub:
+        hub.bind(str(path))
+        hub.listen()
+        text = error_of(channels_run(project, "--port", "0", "--layer", f"ipc://{path}"))
+        assert f"another process listens at {path}" in text
+        assert path.is_socket() and not path.with_suffix(".lock").exists()
+
+
 def test_an_address_of_another_machine(project: Path) -> None:
     assert "--bind" in error_of(channels_run(project, "--bind", "192.0.2.1", "--port", "0"))
 
@@ -98,6 +108,13 @@ def test_the_reason_of_settings_that_do_not_import_is_said_in_one_line(project: 
     (project / "mysite" / "settings.py").write_text("import no_such_library\n")
     text = error_of(channels_run(project, "--port", "0"))
     assert "mysite.settings" in text and "no_such_library" in text
+
+
+def test_closed_standard_streams_are_no_trap(project: Path) -> None:
+    code = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, '-m', 'procman', 'status'])"
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, env=environ, timeout=30, check=False)
+    assert done.returncode == 3
 
 
 def test_flags_out_of_range_are_usage_errors(project: Path) -> None:
@@ -129,6 +146,8 @@ def test_a_site_starts_says_where_it_is_and_stops(project: Path, tmp_path: Path)
         assert table.split()[:4] == ["name", "pid", "state", "uptime"] and "interface.1" in table
         second = channels_run(project, "--port", "0", PROCMAN_LAYER=environ["PROCMAN_LAYER"])
         assert f"already running (pid {process.pid})" in error_of(second)
+        third = channels_run(project, "--port", str(port), PROCMAN_LAYER=environ["PROCMAN_LAYER"])
+        assert f"already running (pid {process.pid})" in error_of(third)
         # Whoever was refused has not taken the socket away.
         assert Path(f"{tmp_path}/layer.sock").is_socket()
     finally:

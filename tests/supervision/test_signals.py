@@ -26,6 +26,17 @@ def test_closing_puts_the_earlier_handlers_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    inbox = SignalInbox()
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert inbox.take() == []
+    finally:
+        inbox.close()
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_more_signals_than_the_pipe_holds_do_not_block() -> None:
     inbox = SignalInbox()
     try:
