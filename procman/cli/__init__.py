@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Put /dev/null where a caller closed stdin, stdout or stderr: a socket that got such a number would be written to."""
+    """Put /dev/null where a caller closed stdin, stdout or stderr: no socket may get such a number."""
     for fd in range(3):
         try:
             os.fstat(fd)

@@ -21,10 +21,10 @@ class SignalInbox:
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
         self._arrived: deque[int] = deque()
-        # After nohup a terminal that goes is nobody's business.
-        wanted = [
-            signum for signum in HANDLED if signum == signal.SIGCHLD or signal.getsignal(signum) != signal.SIG_IGN
-        ]
+        # After nohup a terminal that goes is nobody's business. (SIGINT is ignored in every background job of a script,
+        # and there it still has to work when it is sent on purpose.)
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        wanted = [signum for signum in HANDLED if not (is_nohup and signum == signal.SIGHUP)]
         self._before = {signum: signal.signal(signum, self._note) for signum in wanted}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

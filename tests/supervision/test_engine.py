@@ -59,7 +59,7 @@ def test_an_orphan_that_left_its_group_is_reaped_and_does_not_outlive_the_superv
 def test_nothing_survives_kill_9_of_the_supervisor(tmp_path: Path) -> None:
     types = [kind("layer", "lifetime", single=True, stops_by_lifetime=True), kind("worker", "holder", count=2)]
     with supervised(tmp_path, *types, kind("stopped", "stubborn")) as site:
-        site.find("all ready")
+        site.find(r"ready \d+", 6)
         site.find(r"grandchild (\d+)", 2)
         os.kill(site.pids("stopped.1")[0], signal.SIGSTOP)
         below = descendants(site.process.pid)
@@ -101,7 +101,7 @@ def test_a_stop_ends_in_order_with_status_0(tmp_path: Path) -> None:
         kind("worker", "polite", count=2, stop_phase=1),
     ]
     with supervised(tmp_path, *types) as site:
-        site.find("all ready")
+        site.find(r"ready \d+", 4)
         asked = time.monotonic()
         assert site.stop() == 0
         assert time.monotonic() - asked < 1.0
@@ -113,7 +113,7 @@ def test_a_stop_ends_in_order_with_status_0(tmp_path: Path) -> None:
 def test_stubborn_processes_share_one_deadline(tmp_path: Path) -> None:
     types = [kind("interface", "stubborn", stop_phase=0), kind("worker", "stubborn", count=2, stop_phase=1)]
     with supervised(tmp_path, *types, shutdown_timeout=2.0) as site:
-        site.find("all ready")
+        site.find(r"ready \d+", 3)
         asked = time.monotonic()
         assert site.stop() == 0
         assert 0.9 < time.monotonic() - asked < 2.2
