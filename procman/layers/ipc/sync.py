@@ -350,7 +350,8 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         _, key, channel, body, deaths, session = frame
         with self._state:
             self._running[key] = (channel, deaths)
-            is_late = connection.epoch != self._epoch
+            # A thread may have met the successor before the watcher did: then the epoch is old, but the hub is not.
+            is_late = connection.epoch != self._epoch and connection.hub_id != self._hub_id
         if is_late:
             # It was handed out by a hub that has died since; the watcher's report did not have it.
             self._replace_thread_connection()
