@@ -1,6 +1,7 @@
 """Logging of the worker: logger ``django.channels``, as in 1.x. Django's own configuration of it wins."""
 
 import logging
+from typing import Any
 
 handler = logging.StreamHandler()
 
@@ -19,3 +20,21 @@ def setup_logger(name: str, verbosity: int = 1) -> logging.Logger:
     logger.propagate = False
     logger.handlers[:] = [handler]
     return logger
+
+
+def setup_worker_logging(settings: Any) -> None:
+    """See to it that errors of consumers and views appear on stderr in a project that did not configure logging.
+
+    Where ``LOGGING`` says what becomes of the root logger's or Django's records, nothing is added. Without it Django
+    prints nothing while ``DEBUG`` is off, and a traceback would be seen by nobody but ``ADMINS``.
+    """
+    configured: dict[str, Any] = settings.LOGGING or {}
+    loggers = configured.get("loggers", {})
+    if configured.get("root") or loggers.keys() & {"", "django", "django.channels"}:
+        return
+    setup_logger("django.channels")
+    if not settings.DEBUG and "django.request" not in loggers:
+        errors = logging.StreamHandler()
+        errors.setLevel(logging.ERROR)
+        errors.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        logging.getLogger("django").addHandler(errors)

@@ -215,16 +215,17 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
     import os
 
     import django
+    from django.conf import settings as django_settings
     from django.core.exceptions import ImproperlyConfigured
 
     from procman.channels.asgi import InvalidChannelLayerError, channel_layers
-    from procman.channels.log import setup_logger
+    from procman.channels.log import setup_worker_logging
     from procman.channels.signals import worker_process_ready
     from procman.lifetime import announce_ready, watch_lifetime
 
     try:
         django.setup(set_prefix=False)
-        setup_logger("django.channels")
+        setup_worker_logging(django_settings)
         channel_layer = channel_layers[alias]
         load_project(channel_layer)
     except (ImproperlyConfigured, InvalidChannelLayerError) as error:

@@ -1,6 +1,7 @@
 """The logger django.channels: ours unless the project configured it."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,3 +27,34 @@ def test_a_logger_that_the_project_configured_keeps_its_handlers(name):
     own = logging.NullHandler()
     logger.addHandler(own)
     assert log.setup_logger(name).handlers == [own]
+
+
+@pytest.fixture
+def loggers():
+    """The two loggers, put back afterwards."""
+    found = [logging.getLogger("django"), logging.getLogger("django.channels")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in found]
+    for logger in found:
+        logger.handlers.clear()
+    yield found
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def test_errors_of_a_project_without_logging_appear(loggers):
+    log.setup_worker_logging(SimpleNamespace(LOGGING={}, DEBUG=False))
+    (errors,) = loggers[0].handlers
+    assert errors.level == logging.ERROR
+    assert loggers[1].handlers == [log.handler]
+
+
+def test_in_debug_django_prints_by_itself(loggers):
+    log.setup_worker_logging(SimpleNamespace(LOGGING={}, DEBUG=True))
+    assert loggers[0].handlers == []
+
+
+@pytest.mark.parametrize("config", [{"root": {"handlers": ["x"]}}, {"loggers": {"django": {}}}])
+def test_a_project_that_configured_logging_keeps_it(loggers, config):
+    log.setup_worker_logging(SimpleNamespace(LOGGING=config, DEBUG=False))
+    assert [logger.handlers for logger in loggers] == [[], []]
