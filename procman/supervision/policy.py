@@ -213,7 +213,8 @@ class Policy:
             return [*([Log("WARNING", what)] if odd else []), *self._advance_stop(now)]
         if slot.replaced:
             slot.replaced = False
-            return self._spawn(slot, now)
+            odd = status not in (0, -signal.SIGTERM)
+            return [*([Log("WARNING", f"{what} instead of stopping")] if odd else []), *self._spawn(slot, now)]
         kind = self._types[slot.member.type]
         self._note_death(kind, slot, now)
         if slot.ready_at is None:

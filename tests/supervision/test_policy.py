@@ -349,7 +349,8 @@ def test_a_worker_that_does_not_stop_for_its_successor_is_killed() -> None:
     machine.ready_all()
     machine.carry_out(machine.policy.restart(["worker"], 0.0))
     assert Kill("worker.1") in machine.advance(10.0)
-    assert Spawn("worker.1") in machine.exit("worker.1")
+    actions = machine.exit("worker.1")
+    assert Spawn("worker.1") in actions and "was killed by SIGKILL after 10.0 s instead of stopping" in logs(actions)
 
 
 def test_a_rolling_restart_goes_on_with_the_next_when_one_died_before_its_turn() -> None:
