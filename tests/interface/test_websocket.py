@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import threading
 
 import pytest
@@ -495,3 +496,33 @@ def test_the_access_log_tells_each_step_of_a_socket(site, caplog):
         "WebSocket CONNECT /c 127.0.0.1",
         "WebSocket REJECT /c 403 127.0.0.1",
     ]
+
+
+def test_no_bytes_of_a_client_upset_the_server(site, caplog):
+    """Random frames and cut handshakes: each connection ends or waits, none is an error in the log."""
+    dice = random.Random(7)
+    for _ in range(60):
+        client, _channel = raw_open(site)
+        with client:
+            good = frame(Opcode.BINARY, dice.randbytes(dice.randrange(300)))
+            noise = bytearray(good * dice.randrange(1, 4) + dice.randbytes(dice.randrange(40)))
+            for _ in range(dice.randrange(3)):
+                noise[dice.randrange(len(noise))] = dice.randrange(256)
+            client.sendall(noise)
+        while True:
+            offer, _message = site.layer.take()
+            site.layer.finish(offer)
+            if offer.channel == "websocket.disconnect":
+                break
+    for _ in range(100):
+        handshake = bytearray(HANDSHAKE + b"Cookie: a=b\r\n\r\n")
+        for _ in range(dice.randrange(1, 4)):
+            handshake[dice.randrange(len(handshake))] = dice.randrange(256)
+        site.raw(bytes(handshake)).close()
+    wait_until(lambda: not site.server._uvicorn.server_state.connections)
+    wait_until(lambda: not site.server.replies.clients)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    while not site.layer.offers.empty():  # handshakes that were fine nevertheless
+        site.layer.take()
+    client, _channel = site.accepted()
+    client.close()
