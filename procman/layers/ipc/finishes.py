@@ -13,7 +13,6 @@ from typing import Any
 from procman.layers.ipc import frames
 from procman.layers.ipc.peers import Batch, Entry, Peer, Served
 from procman.layers.ipc.registry import Registry
-from procman.layers.limits import Limits
 from procman.layers.names import local_prefix
 
 GRACE = 1.0
@@ -115,6 +114,11 @@ class Finishes(Registry):
     def reported(self, served: Served, now: float) -> None:
         """*served* has told everything it holds: give it what has waited for that."""
         prefix = served.name + "!"
+        if now < self.grace_end:
+            for group, body in self._early_group_sends:
+                if self.members.has(group, served.name):
+                    self.switch.push(served.peer, (frames.HELD_SEND, group, body))
+        # Those that were added meanwhile got these sends into the queue that follows.
         for group, channel in self.ordinary.take_prefix(prefix):
             self.group_add(group, channel, 0.0)
         for batch in [batch for batch in self.unsure.values() if _interface_of(batch.key) == served.name]:
@@ -124,10 +128,6 @@ class Finishes(Registry):
         waiting = self.switch.mailbox.queues.pop(prefix, ())
         for entry in waiting:
             self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body, None))
-        if now < self.grace_end:
-            for group, body in self._early_group_sends:
-                if self.members.has(group, served.name):
-                    self.switch.push(served.peer, (frames.HELD_SEND, group, body))
         served.has_reported = True
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -220,10 +220,6 @@ class Finishes(Registry):
             del self.unsure[batch.key]
             self._remember(batch.key)
             self.complete(batch, now)
-
-    def limits_of(self, peer: Peer) -> Limits:
-        """The limits that *peer* announced."""
-        return peer.limits
 
 
 def _interface_of(key: str) -> str:

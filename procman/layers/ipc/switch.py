@@ -184,6 +184,7 @@ class Switch:
             self._end(entry, DROPPED, now)
         elif entry.body is not None and entry.is_redeliverable and entry.deaths == 0:
             entry.deaths = 1
+            _renew(entry, now)
             self.redelivered_count += 1
             self.log(
                 logging.WARNING,
@@ -192,6 +193,7 @@ class Switch:
             )
             if not self._hand_over(entry, now):
                 self.mailbox.put_front(entry.queue, entry)
+                self._want_sweep(now)
         else:
             self.dropped_count += 1
             self.log(
@@ -281,6 +283,7 @@ class Switch:
 
     def _deferral_is_over(self, entry: Entry, now: float) -> None:
         entry.timer = None
+        _renew(entry, now)
         if not self._hand_over(entry, now):
             self.mailbox.put_back(entry.queue, entry)
             self._want_sweep(now)
@@ -318,3 +321,8 @@ class Switch:
         self.sweep(now)
         if self.mailbox.queues:
             self._want_sweep(now)
+
+
+def _renew(entry: Entry, now: float) -> None:
+    """Time in flight does not count: a message that waits again has all of its time again."""
+    entry.deadline, entry.since = now + (entry.deadline - entry.since), now
