@@ -331,7 +331,10 @@ class ViewConsumer:
         try:
             for response in responses:
                 if is_first and not response.get("more_content"):
-                    reply_channel.send(response)
+                    if pending_message_store.active:
+                        pending_message_store.append(reply_channel, response, is_owned=True)
+                    else:
+                        reply_channel.send(response)
                 else:
                     if is_first:
                         # What the view has sent before must not be overtaken by parts that leave at once.

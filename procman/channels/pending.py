@@ -35,11 +35,18 @@ class PendingMessageStore:
         """Hold sends from here on."""
         self._local.held = []
 
-    def append(self, sender: Any, message: dict[str, Any]) -> None:
-        """Hold *message* for *sender*. Later changes to the dict have no effect, as with a send."""
-        kept = {
-            key: copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value for key, value in message.items()
-        }
+    def append(self, sender: Any, message: dict[str, Any], is_owned: bool = False) -> None:
+        """Hold *message* for *sender*. Later changes to the dict have no effect, as with a send.
+
+        With *is_owned* nobody else has the dict, and it is not copied.
+        """
+        kept = (
+            message
+            if is_owned
+            else {
+                key: copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value for key, value in message.items()
+            }
+        )
         self._local.held.append((sender, kept))
 
     def collect(self) -> list[tuple[Any, dict[str, Any]]]:

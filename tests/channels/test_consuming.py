@@ -1,0 +1,252 @@
+"""One message: one finish, whatever its consumer does."""
+
+import logging
+import signal
+
+import pytest
+
+from procman.channels import Channel, Group, route
+from procman.channels.asgi import ChannelLayerWrapper
+from procman.channels.exceptions import ConsumeLater, DenyConnection, WebsocketCloseException
+from procman.channels.pending import pending_message_store
+from procman.channels.signals import consumer_finished
+from procman.channels.worker import Worker
+from procman.layers.base import Send
+from procman.layers.errors import LayerUnavailable
+from procman.layers.memory import InMemoryChannelLayer
+
+CHANNELS = ["test", "websocket.connect", "websocket.receive", "http.request"]
+
+
+def run(wrapper, consumer, channel="test", content=None, steps=1, **facts):
+    """One message through a worker whose routing leads to *consumer*."""
+    wrapper.router.add_route(route(CHANNELS, consumer))
+    content = {"reply_channel": "i!1", "path": "/p/", **(content or {})}
+    wrapper.channel_layer.deliver(channel, content, **facts)
+    worker = Worker(wrapper)
+    for _ in range(steps):
+        worker.step(CHANNELS)
+    return worker
+
+
+def test_what_a_consumer_sent_leaves_with_the_one_finish(layer, wrapper):
+    def consumer(message):
+        message.reply_channel.send({"text": "1"})
+        Group("g").send({"text": "2"})
+        Channel("other").send({"text": "3"})
+
+    run(wrapper, consumer, id="m7")
+    sends = [
+        Send("i!1", {"text": "1"}),
+        Send("g", {"text": "2"}, is_group=True),
+        Send("other", {"text": "3"}),
+    ]
+    assert layer.finished == [("m7", sends, None)]
+    assert layer.log == []
+    assert not pending_message_store.active
+
+
+def test_immediate_sends_do_not_wait_for_the_finish(layer, wrapper):
+    run(wrapper, lambda message: message.reply_channel.send({"text": "now"}, immediately=True))
+    assert list(layer.queues["i!1"]) == [{"text": "now"}]
+    assert layer.sent() == []
+
+
+def test_sends_on_another_layer_follow_directly(layer, wrapper):
+    other = type(layer)()
+    other_wrapper = ChannelLayerWrapper(other, "other", [])
+    run(wrapper, lambda message: Channel("x", channel_layer=other_wrapper).send({"a": 1}))
+    assert list(other.queues["x"]) == [{"a": 1}]
+    assert layer.sent() == []
+
+
+def test_the_message_tells_its_id_and_whether_it_was_redelivered(layer, wrapper):
+    seen = []
+    run(wrapper, lambda message: seen.append((message.id, message.redelivered)), id="m1", redelivered=True)
+    assert seen == [("m1", True)]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.parametrize(
+    ("channel", "told"),
+    [("websocket.connect", {"close": 1011}), ("websocket.receive", {"close": 1011}), ("test", None)],
+)
+def test_no_consumer_ends_the_worker_and_the_client_is_told(layer, wrapper, caplog, monkeypatch, error, channel, told):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # as with the worker's own handlers
+
+    def consumer(message):
+        message.reply_channel.send({"text": "before"})
+        raise error
+
+    with caplog.at_level(logging.ERROR, "django.channels"):
+        run(wrapper, consumer, channel)
+    assert layer.sent() == [{"text": "before"}] + ([told] if told else [])
+    assert len(layer.finished) == 1
+    (record,) = caplog.records
+    assert channel in record.getMessage()
+    assert "/p/" in record.getMessage()
+    assert "i!1" in record.getMessage()
+    assert record.exc_info
+
+
+def test_a_failed_http_consumer_answers_500(layer, wrapper, caplog):
+    run(wrapper, lambda message: 1 / 0, "http.request")
+    (answer,) = layer.sent()
+    assert answer["status"] == 500
+    assert answer["more_content"] is False
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_clients_path_cannot_forge_a_log_line(layer, wrapper, caplog):
+    run(wrapper, lambda message: 1 / 0, content={"path": "/a\nERROR forged"})
+    assert "\\x0aERROR forged" in caplog.records[0].getMessage()
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_denying_a_connection_refuses_the_handshake(layer, wrapper):
+    def consumer(message):
+        raise DenyConnection
+
+    run(wrapper, consumer, "websocket.connect")
+    assert layer.sent() == [{"close": True}]
+
+
+def test_denying_outside_connect_is_an_error_that_closes(layer, wrapper, caplog):
+    def consumer(message):
+        raise DenyConnection
+
+    run(wrapper, consumer, "websocket.receive")
+    assert layer.sent() == [{"close": 1011}]
+    assert "DenyConnection" in caplog.text
+
+
+def test_a_close_exception_closes_with_its_code(layer, wrapper):
+    def consumer(message):
+        message.reply_channel.send({"text": "bye"})
+        raise WebsocketCloseException(4001)
+
+    run(wrapper, consumer, "websocket.receive")
+    assert layer.sent() == [{"text": "bye"}, {"close": 4001}]
+
+
+def test_a_close_exception_without_a_socket_is_logged(layer, wrapper, caplog):
+    def consumer(message):
+        raise WebsocketCloseException
+
+    run(wrapper, consumer, content={"reply_channel": None})
+    assert len(layer.finished) == 1
+    assert "no reply channel" in caplog.text
+
+
+def test_consume_later_gives_the_delivery_back_with_one_more_retry(layer, wrapper):
+    def consumer(message):
+        raise ConsumeLater
+
+    run(wrapper, consumer, content={"__retries__": 3})
+    ((_, content),) = layer.deferred
+    assert content["__retries__"] == 4
+    assert layer.finished == []
+
+
+def test_the_last_round_is_doomed_and_dropped_with_a_warning(layer, wrapper, caplog):
+    doomed = []
+
+    def consumer(message):
+        doomed.append(message.__doomed__)
+        raise ConsumeLater
+
+    run(wrapper, consumer, content={"__retries__": 9})
+    wrapper.router.root.routing.clear()
+    run(wrapper, consumer, content={"__retries__": 10})
+    assert doomed == [False, True]
+    assert len(layer.deferred) == len(layer.finished) == 1
+    assert "dropped" in caplog.text
+
+
+@pytest.mark.parametrize(("channel", "answered"), [("http.request", True), ("websocket.receive", False)])
+def test_a_request_that_was_put_off_too_often_is_answered_503(layer, wrapper, channel, answered):
+    def consumer(message):
+        raise ConsumeLater
+
+    run(wrapper, consumer, channel, {"__retries__": 10})
+    assert [message["status"] for message in layer.sent()] == ([503] if answered else [])
+
+
+def test_a_message_that_nothing_matches_is_finished_with_an_error_in_the_log(layer, wrapper, caplog):
+    layer.deliver("unknown", {})
+    Worker(wrapper).step(CHANNELS)
+    assert len(layer.finished) == 1
+    assert "check the routing" in caplog.text
+
+
+def test_one_send_that_cannot_be_serialised_does_not_keep_back_the_others(layer, wrapper, caplog, monkeypatch):
+    def finish(delivery, sends=(), session=None):
+        if any(isinstance(value, set) for send in sends for value in send.message.values()):
+            raise TypeError("no sets")
+        layer.finished.append((delivery.id, list(sends), session))
+
+    monkeypatch.setattr(layer, "finish", finish)
+
+    def consumer(message):
+        message.reply_channel.send({"text": "good"})
+        message.reply_channel.send({"text": {1}})
+
+    run(wrapper, consumer, "websocket.receive")
+    assert layer.sent() == [{"text": "good"}, {"close": 1011}]
+    assert "message['text'] is a set" in caplog.text
+
+
+def test_a_lost_finish_is_logged_and_survived(layer, wrapper, caplog, monkeypatch):
+    def finish(*args):
+        raise LayerUnavailable("gone")
+
+    monkeypatch.setattr(layer, "finish", finish)
+    run(wrapper, lambda message: None)
+    assert "gone" in caplog.text
+    assert not pending_message_store.active
+
+
+def test_a_failing_receiver_of_consumer_finished_does_not_end_the_worker(layer, wrapper, caplog):
+    def receiver(**kwargs):
+        raise ValueError("bad receiver")
+
+    consumer_finished.connect(receiver)
+    try:
+        run(wrapper, lambda message: None)
+    finally:
+        consumer_finished.disconnect(receiver)
+    assert len(layer.finished) == 1
+    assert "bad receiver" in caplog.text
+
+
+def test_the_callback_sees_each_message_first(layer, wrapper):
+    seen = []
+    wrapper.router.add_route(route("test", lambda message: seen.append("consumer")))
+    layer.deliver("test", {})
+    Worker(wrapper, callback=lambda channel, message: seen.append(channel)).step(["test"])
+    assert seen == ["test", "consumer"]
+
+
+def test_on_the_in_memory_layer_consume_later_is_one_send_and_two_calls():
+    calls = []
+    sends = []
+
+    def consumer(message):
+        calls.append(message.content.get("__retries__", 0))
+        if len(calls) == 1:
+            raise ConsumeLater
+
+    wrapper = ChannelLayerWrapper(InMemoryChannelLayer(), "default", [route("test", consumer)])
+    wrapper.send("test", {"a": 1})
+    real_send = wrapper.channel_layer.send
+
+    def send(channel, message):
+        sends.append(channel)
+        real_send(channel, message)
+
+    wrapper.send = send
+    worker = Worker(wrapper)
+    worker.step(["test"])
+    worker.step(["test"])
+    assert calls == [0, 1]
+    assert sends == ["test"]
