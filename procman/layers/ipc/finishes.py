@@ -176,7 +176,7 @@ class Finishes(Registry):
         for peer in batch.peers:
             if not peer.role:
                 continue
-            self.switch.push(peer, (frames.ACK, batch.key))
+            self.switch.push_along(peer, (frames.ACK, batch.key), now)
             if peer.finishing is batch:
                 peer.finishing = None
                 if peer.wants_more:

@@ -117,6 +117,7 @@ class Hub(Finishes):
         for peer in dirty:
             output.append((peer, peer.out))
             peer.out = []
+            peer.is_dirty = False
         return output
 
     def drain_logs(self) -> list[Log]:

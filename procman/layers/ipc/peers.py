@@ -19,6 +19,7 @@ class Peer:
         "channels",
         "finishing",
         "holds",
+        "is_dirty",
         "label",
         "limits",
         "out",
@@ -32,6 +33,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.out: list[Frame] = []
+        self.is_dirty = False  # among those that the driver will ask for output
         self.role = ""  # empty until HELLO
         self.label = "unknown"
         self.pid = 0

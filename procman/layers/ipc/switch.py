@@ -19,6 +19,7 @@ from procman.layers.mailbox import Mailbox
 from procman.log import escape
 
 SWEEP_INTERVAL = 1.0
+ALONG = 0.05
 # A consumer that defers again and again must not spin its worker.
 _DEFER_FIRST, _DEFER_LONGEST = 0.01, 0.5
 DONE, LOST, EXPIRED, DROPPED = "done", "lost", "expired", "dropped"
@@ -32,6 +33,7 @@ class Switch:
     """
 
     __slots__ = (
+        "_along",
         "_on_begun",
         "_on_ended",
         "_on_room",
@@ -63,6 +65,7 @@ class Switch:
         self.parked: dict[str, deque[Parked]] = {}
         self.dirty: list[Peer] = []
         self.logs: list[Log] = []
+        self._along: list[Peer] = []
         self.redelivered_count = self.dropped_count = 0
         self.now = 0.0
         self._receivers: dict[str, dict[Receiver, None]] = {}
@@ -72,9 +75,25 @@ class Switch:
 
     def push(self, peer: Peer, frame: Frame) -> None:
         """Have *frame* written to *peer*."""
-        if not peer.out:
+        if not peer.is_dirty:
+            peer.is_dirty = True
             self.dirty.append(peer)
         peer.out.append(frame)
+
+    def push_along(self, peer: Peer, frame: Frame, now: float) -> None:
+        """Have *frame* written together with the next one to *peer*, or soon: a write of its own costs a system call."""
+        peer.out.append(frame)
+        if not peer.is_dirty:
+            self._along.append(peer)
+            if len(self._along) == 1:
+                self.timers.add(now + ALONG, self._push_rest)
+
+    def _push_rest(self, _: None, now: float) -> None:
+        for peer in self._along:
+            if peer.out and not peer.is_dirty:
+                peer.is_dirty = True
+                self.dirty.append(peer)
+        self._along.clear()
 
     def log(self, level: int, text: str, *arguments: Any) -> None:
         """Have a record emitted; names in it are escaped."""
@@ -139,6 +158,9 @@ class Switch:
         entry = self.mailbox.pop_any(peer.channels, now)
         if entry is None:
             self.takers[peer] = None
+            if peer.out and not peer.is_dirty:
+                peer.is_dirty = True
+                self.dirty.append(peer)
         else:
             self._deliver(entry, peer)
             self._left(entry.queue, now)

@@ -127,9 +127,25 @@ def test_a_waiting_worker_gets_one_message_and_no_second_before_it_has_finished(
     bench.say(taker, frames.TAKE, None)
     assert bench.heard(taker) == []
     bench.say(taker, frames.FINISH, first[1], [], None, False)
-    assert bench.heard(taker) == [(frames.ACK, first[1])]
-    second = bench.deliver(taker)
+    assert bench.heard(taker) == []  # the acknowledgement travels with the next delivery
+    bench.say(taker, frames.TAKE, None)
+    acknowledgement, second = bench.heard(taker)
+    assert acknowledgement == (frames.ACK, first[1])
+    assert second[0] == frames.DELIVER
     assert second[1] != first[1]
+
+
+def test_an_acknowledgement_goes_alone_when_there_is_nothing_to_go_with(bench: Bench) -> None:
+    client, takers = bench.connect(), [worker(bench), worker(bench)]
+    for taker in takers:
+        bench.send(client, "a")
+        key = bench.deliver(taker, "a")[1]
+        bench.say(taker, frames.FINISH, key, [], None, False)
+    bench.say(takers[0], frames.TAKE, None)
+    assert [frame[0] for frame in bench.heard(takers[0])] == [frames.ACK]
+    assert bench.heard(takers[1]) == []
+    bench.pass_time(0.1)
+    assert [frame[0] for frame in bench.heard(takers[1])] == [frames.ACK]
 
 
 def test_a_worker_that_is_not_idle_gets_nothing(bench: Bench) -> None:
@@ -450,6 +466,7 @@ def test_a_finish_that_is_sent_again_is_applied_if_its_frame_is_offered_again() 
     bench.offer(peer, 1, again=True)
     bench.report(peer)
     assert bench.heard(peer) == [(frames.FINISHED, 1, b"s", [])]
+    bench.pass_time(0.1)
     assert bench.heard(taker) == [(frames.ACK, "i:1"), (frames.ACK, "i:2")]
     assert bench.statistics()["messages_pending"] == 1
 
@@ -468,6 +485,7 @@ def test_a_finish_of_a_background_message_of_the_dead_hub_is_applied_once() -> N
     taker = worker(bench, "zero")
     for _ in range(2):
         bench.say(taker, frames.FINISH, "~zero:5", [["w", BODY, False]], None, True)
+    bench.pass_time(0.1)
     assert bench.heard(taker) == [(frames.ACK, "~zero:5")] * 2
     assert bench.statistics()["messages_pending"] == 1
 
