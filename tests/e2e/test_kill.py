@@ -114,9 +114,10 @@ def test_the_death_of_the_interface_runs_the_disconnects_and_refuses_nobody(site
 def test_nothing_survives_the_death_of_the_supervisor(site: Site) -> None:
     browser = Browser(site.url)
     grandchild = int(browser.get("/grandchild/").text)
-    stopped = site.kill("worker.2", signal.SIGSTOP)
-    below = descendants(site.pid) | {grandchild, stopped}
     with talking(site.ws_url, 5) as talkers:
+        talk_on(talkers, 10)
+        stopped = site.kill("worker.2", signal.SIGSTOP)
+        below = descendants(site.pid) | {grandchild, stopped}
         os.kill(site.pid, signal.SIGKILL)
         killed = time.monotonic()
         wait_until(lambda: not any(is_alive(pid) for pid in below), 5, what="every process has gone")
