@@ -32,7 +32,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
     scripts/bench --json FILE   keep the samples
     """
     chosen = [ROWS[name] for name in rows or sorted(ROWS)]
-    console = Console()
+    console = Console(width=max(Console().width, 110))
     samples: dict[str, dict[str, list[dict[str, float]]]] = {
         row.name: {server.name: [] for server in row.servers} for row in chosen
     }

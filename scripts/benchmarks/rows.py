@@ -97,7 +97,7 @@ def _respawn(server: Server, seconds: float) -> Sample:
     """Milliseconds from ``kill -9`` of the only worker to an answer, by its successor, to a request made right then."""
     with _running(server) as (port, process, project):
         _wait_for_answer(port, process, project)
-        command = [sys.executable, "-m", "procman", "status", "--json"]
+        command = [sys.executable, "-m", "procman", "status", "--json", "--settings", "benchsite.settings"]
         status = subprocess.run(command, cwd=project, check=True, capture_output=True).stdout
         worker = next(p["pid"] for p in json.loads(status)["processes"] if p["type"] == "worker")
         killed = time.perf_counter()
