@@ -26,6 +26,7 @@ from procman.settings import ENV_NAME
 
 CONNECT_TIMEOUT = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
+_random = random.Random()
 _WELCOME_TIMEOUT = 10.0
 _MEMBERS_PER_FRAME = 1000
 
@@ -117,7 +118,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             finally:
                 self._lost(protocol)
             if not self._is_closing:
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))
+                await asyncio.sleep(pause * (0.5 + _random.random() / 2))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _hello(self) -> tuple[Any, ...]:

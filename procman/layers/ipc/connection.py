@@ -12,7 +12,8 @@ import random
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from procman.clock import SystemClock
@@ -21,10 +22,54 @@ from procman.layers.errors import LayerUnavailable
 from procman.layers.ipc import frames
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
+_random = random.Random()
 
 
 class ConnectionBroken(Exception):
     """The hub has gone, or does not answer."""
+
+
+class Woken(Exception):
+    """``wake`` was called while a thread waited for a hub."""
+
+
+class WakePipe:
+    """Ends one wait of the thread that owns it: the present one, or else the next. A wake-up is never lost."""
+
+    __slots__ = ("__weakref__", "_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.set_blocking(self._writer, False)
+
+    def fileno(self) -> int:
+        """What is readable after ``set``."""
+        return self._reader
+
+    def set(self) -> None:
+        """Wake the owner. Callable from a signal handler."""
+        with contextlib.suppress(OSError):  # full: it is awake
+            os.write(self._writer, b"w")
+
+    def clear(self) -> None:
+        """The owner is awake."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._reader, 512)
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep *timeout* seconds; True, and cleared, if the owner was woken."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        if not poll.poll(timeout * 1000):
+            return False
+        self.clear()
+        return True
+
+    def __del__(self) -> None:
+        # A thread that ends takes its pipe with it.
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 class Connection:
@@ -36,11 +81,11 @@ class Connection:
         "_poll",
         "_socket",
         "_unpacker",
+        "_wake",
         "address",
-        "epoch",
         "hub_id",
         "take_channels",
-        "wake_fds",
+        "was_woken",
     )
 
     def __init__(self, path: str, address: str, input_limit: int, send_timeout: float) -> None:
@@ -49,10 +94,10 @@ class Connection:
         self._unpacker = codec.Unpacker(input_limit)
         self._frames: Iterator[Any] = iter(self._unpacker.frames())
         self._poll = select.poll()
-        self.wake_fds: tuple[int, int] | None = None
+        self._wake: WakePipe | None = None
+        self.was_woken = False
         self.take_channels: tuple[str, ...] | None = None
         self.hub_id = ""
-        self.epoch = 0
         try:
             # A timeout of the kernel, not settimeout(): that would poll before each call.
             seconds = int(send_timeout)
@@ -81,9 +126,9 @@ class Connection:
             ready = self._poll.poll(None if left is None else left * 1000)
             if not ready:
                 return None
-            if self.wake_fds is not None and len(ready) == 1 and ready[0][0] == self.wake_fds[0]:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self.wake_fds[0], 512)
+            if self._wake is not None and len(ready) == 1 and ready[0][0] == self._wake.fileno():
+                self._wake.clear()
+                self.was_woken = True
                 return None
             try:
                 data = self._socket.recv(frames.READ_BYTES)
@@ -95,36 +140,14 @@ class Connection:
             except (OSError, ValueError) as error:
                 raise ConnectionBroken(str(error)) from error
 
-    def watch_wake(self) -> None:
-        """Let ``wake`` end ``read``."""
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)
-        self.adopt_wake((reader, writer))
-
-    def adopt_wake(self, fds: tuple[int, int]) -> None:
-        """Take over the wake-up pipe of a predecessor: a wake-up between two connections is not lost."""
-        self.wake_fds = fds
-        self._poll.register(fds[0], select.POLLIN)
-
-    def give_wake(self) -> tuple[int, int] | None:
-        """Let go of the wake-up pipe, for a successor."""
-        fds, self.wake_fds = self.wake_fds, None
-        return fds
-
-    def wake(self) -> None:
-        """End the ``read`` that runs, or else the next. Callable from a signal handler."""
-        if self.wake_fds is not None:
-            with contextlib.suppress(OSError):  # full: it is awake
-                os.write(self.wake_fds[1], b"w")
+    def watch(self, wake: WakePipe) -> None:
+        """Let *wake* end ``read``."""
+        self._wake = wake
+        self._poll.register(wake.fileno(), select.POLLIN)
 
     def close(self) -> None:
         """Close; twice is fine."""
         self._socket.close()
-        fds = self.give_wake()
-        if fds is not None:
-            for fd in fds:
-                os.close(fd)
 
     def __del__(self) -> None:
         # A thread that ends takes its connection with it.
@@ -138,12 +161,14 @@ def connect(
     hello: tuple[Any, ...],
     max_message_size: int,
     timeout: float,
-    pause: Callable[[float], Any],
+    wake: WakePipe | None,
 ) -> Connection:
     """A connection that the hub has welcomed, tried again and again for *timeout* seconds.
 
+    With *wake*, a wake-up ends the attempts.
+
     Raises:
-        LayerUnavailable: nobody answered. ProtocolMismatch: somebody of another version did.
+        LayerUnavailable: nobody answered. ProtocolMismatch: somebody of another version did. Woken.
     """
     deadline = SystemClock.monotonic() + timeout
     delay = _FIRST_PAUSE
@@ -152,12 +177,16 @@ def connect(
         connection = None
         try:
             connection = Connection(path, address, frames.limit_bytes(4 * max_message_size), max(timeout, 1.0))
+            if wake is not None:
+                connection.watch(wake)
             connection.write(codec.pack(hello))
             answer = connection.read(max(0.05, deadline - SystemClock.monotonic()))
             if answer is not None:
                 connection.hub_id, _ = frames.check_welcome(answer, address)
                 return connection
             connection.close()
+            if connection.was_woken:
+                raise Woken
         except (ConnectionBroken, OSError) as error:
             problem = str(error)
             if connection is not None:
@@ -168,5 +197,9 @@ def connect(
                 "running for this project, with the same settings and as the same user?"
             )
         # A restarted hub meets every process at once; jitter spreads them.
-        pause(delay * (0.5 + random.random() / 2))
+        seconds = delay * (0.5 + _random.random() / 2)
+        if wake is None:
+            time.sleep(seconds)
+        elif wake.wait(seconds):
+            raise Woken
         delay = min(_LONGEST_PAUSE, delay * 2)

@@ -52,6 +52,10 @@ class Finishes(Registry):
             return
         self.complete(batch, now)
 
+    def is_ended(self, key: str) -> bool:
+        """Whether a finish of *key* has come."""
+        return key in self.waiting or key in self.unsure or key in self._resolved
+
     def complete(self, batch: Batch, now: float) -> None:
         """Apply *batch* when there is room for all its sends; meanwhile its worker gets nothing else."""
         if not batch.sends or self._has_room(batch, now):

@@ -266,7 +266,7 @@ class Hub(Finishes):
     def _running(self, peer: Peer, now: float, running: list[Any]) -> None:
         """A worker process runs these since before the hub began, or since before its connection broke."""
         for key, channel, deaths in running:
-            if key in self.switch.in_flight or key in self.waiting:
+            if key in self.switch.in_flight or self.is_ended(key):
                 continue
             entry = self._held.pop(key, None) or self._waiting_offer(key)
             if entry is None:

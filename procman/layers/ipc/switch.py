@@ -81,7 +81,7 @@ class Switch:
         peer.out.append(frame)
 
     def push_along(self, peer: Peer, frame: Frame, now: float) -> None:
-        """Have *frame* written together with the next one to *peer*, or soon: a write of its own costs a system call."""
+        """Have *frame* written with the next one to *peer*, or soon: a write of its own costs a system call."""
         peer.out.append(frame)
         if not peer.is_dirty:
             self._along.append(peer)

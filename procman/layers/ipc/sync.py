@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from procman.layers.base import ChannelLayer, Delivery, Message, Send
 from procman.layers.errors import LayerUnavailable, MessageTooLarge
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
-from procman.layers.ipc.connection import Connection, ConnectionBroken, connect
+from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken, connect
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.settings import ENV_NAME
 
@@ -69,13 +68,14 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self._lock = threading.Lock()
         self._shared: Connection | None = None
         self._local = threading.local()
-        self._threads: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._wakes: weakref.WeakSet[WakePipe] = weakref.WeakSet()
         self._rid = 0
         self._hub_id: str | None = None
         self._state = threading.Lock()  # guards what follows
-        self._running: dict[str, tuple[str, int]] = {}  # key -> channel, deaths
+        self._running: dict[str, tuple[str, int, str]] = {}  # key -> channel, deaths, hub that gave it
         self._unacknowledged: dict[str, tuple[Any, ...]] = {}
-        self._epoch = 0
+        self._watched_hub: str | None = None
+        self._dead_hubs: list[str] = []
         self._watcher: Watcher | None = None
 
     @property
@@ -159,19 +159,23 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     def take(self, channels: Sequence[str], timeout: float | None = None) -> Delivery | None:
         wanted = tuple(channels)
         deadline = None if timeout is None else SystemClock.monotonic() + timeout
-        while True:
-            connection = self._thread_connection()
-            try:
-                if connection.take_channels == wanted:
-                    connection.write(_TAKE_AGAIN)
+        try:
+            connection = self._thread_connection(is_taking=True)
+            while True:
+                try:
+                    if connection.take_channels == wanted:
+                        connection.write(_TAKE_AGAIN)
+                    else:
+                        connection.write(codec.pack((frames.TAKE, names.check_receive(wanted))))
+                        connection.take_channels = wanted
+                    frame = self._await_delivery(connection, deadline)
+                except ConnectionBroken:
+                    self._replace_thread_connection(is_taking=True)
+                    connection = self._local.worker
                 else:
-                    connection.write(codec.pack((frames.TAKE, names.check_receive(wanted))))
-                    connection.take_channels = wanted
-                frame = self._await_delivery(connection, deadline)
-            except ConnectionBroken:
-                self._replace_thread_connection()
-                continue
-            return None if frame is None else self._delivered(connection, frame)
+                    return None if frame is None else self._delivered(connection, frame)
+        except Woken:
+            return None
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
         batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
@@ -193,8 +197,8 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self._write_end(packed, None)
 
     def wake(self) -> None:
-        for connection in list(self._threads):
-            connection.wake()
+        for wake in list(self._wakes):
+            wake.set()
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -243,7 +247,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                 raise
         raise AssertionError("not reached")
 
-    def _open(self, role: str) -> Connection:
+    def _open(self, role: str, wake: WakePipe | None = None) -> Connection:
         name = os.environ.get(ENV_NAME) or f"process {os.getpid()}"
         hello = (
             frames.HELLO,
@@ -256,7 +260,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
             self._hub_id,
         )
         path = addresses.parse(self.address).path
-        found = connect(path, self.address, hello, self.limits.max_message_size, self.connect_timeout, time.sleep)
+        found = connect(path, self.address, hello, self.limits.max_message_size, self.connect_timeout, wake)
         self._hub_id = found.hub_id
         return found
 
@@ -270,22 +274,19 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     # -- the thread that takes ----------------------------------------------------------------------------------------
 
-    def _thread_connection(self) -> Connection:
+    def _thread_connection(self, is_taking: bool = False) -> Connection:
+        """The connection on which this thread takes. Raises Woken while it waits for a hub in order to take."""
         connection: Connection | None = getattr(self._local, "worker", None)
         if connection is None:
             if self._watcher is None:
                 self._start_watcher()
-            with self._state:
-                epoch = self._epoch
-            connection = self._open(frames.WORKER)
-            connection.epoch = epoch
-            fds = self._local.__dict__.pop("wake_fds", None)
-            if fds is None:
-                connection.watch_wake()
-            else:
-                connection.adopt_wake(fds)
+            wake: WakePipe | None = getattr(self._local, "wake", None)
+            if wake is None:
+                wake = self._local.wake = WakePipe()
+                self._wakes.add(wake)
+            connection = self._open(frames.WORKER, wake if is_taking else None)
+            connection.watch(wake)
             self._local.worker = connection
-            self._threads.add(connection)
         return connection
 
     def _drop_thread_connection(self) -> None:
@@ -294,16 +295,10 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
             if connection is not None:
                 connection.close()
 
-    def _replace_thread_connection(self) -> None:
+    def _replace_thread_connection(self, is_taking: bool = False) -> None:
         """Connect again and send this process's unacknowledged finishes again."""
-        old: Connection | None = self._local.__dict__.pop("worker", None)
-        if old is not None:
-            fds = old.give_wake()
-            if fds is not None:
-                self._local.wake_fds = fds
-            self._threads.discard(old)
-            old.close()
-        connection = self._thread_connection()
+        self._forget_worker_connection()
+        connection = self._thread_connection(is_taking)
         with self._state:
             frames_again = list(self._unacknowledged.values())
         try:
@@ -311,6 +306,11 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                 connection.write(codec.pack((*frame, True)))
         except ConnectionBroken:
             pass  # the next use notices
+
+    def _forget_worker_connection(self) -> None:
+        old: Connection | None = self._local.__dict__.pop("worker", None)
+        if old is not None:
+            old.close()
 
     def _await_delivery(self, connection: Connection, deadline: float | None) -> Any:
         while True:
@@ -324,22 +324,26 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def _stop_taking(self, connection: Connection) -> Any:
         """Tell the hub that this thread is not idle any more; a delivery that crossed the notice is returned."""
-        connection.write(_UNTAKE)
         deadline = SystemClock.monotonic() + ANSWER_TIMEOUT
         crossed = None
-        while True:
-            frame = connection.read(max(0.0, deadline - SystemClock.monotonic()))
-            if frame is None:
-                if SystemClock.monotonic() >= deadline:
+        try:
+            connection.write(_UNTAKE)
+            while True:
+                frame = connection.read(max(0.0, deadline - SystemClock.monotonic()))
+                if frame is None and SystemClock.monotonic() >= deadline:
                     raise ConnectionBroken("no answer")
-                connection.wake()  # the wake-up was for the next take
-                continue
-            if frame[0] == frames.UNTAKEN:
-                return crossed
-            if frame[0] == frames.DELIVER:
-                crossed = frame
-            else:
-                self._note(frame)
+                if frame is None:  # another wake-up: this take ends anyway
+                    continue
+                if frame[0] == frames.UNTAKEN:
+                    return crossed
+                if frame[0] == frames.DELIVER:
+                    crossed = frame
+                else:
+                    self._note(frame)
+        except ConnectionBroken:
+            # The hub has gone: nobody counts on this thread, and the next take connects again.
+            self._forget_worker_connection()
+            return crossed
 
     def _note(self, frame: Any) -> None:
         if frame[0] == frames.ACK:
@@ -349,11 +353,10 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     def _delivered(self, connection: Connection, frame: Any) -> Delivery:
         _, key, channel, body, deaths, session = frame
         with self._state:
-            self._running[key] = (channel, deaths)
-            # A thread may have met the successor before the watcher did: then the epoch is old, but the hub is not.
-            is_late = connection.epoch != self._epoch and connection.hub_id != self._hub_id
+            self._running[key] = (channel, deaths, connection.hub_id)
+            is_late = connection.hub_id in self._dead_hubs
         if is_late:
-            # It was handed out by a hub that has died since; the watcher's report did not have it.
+            # It was read after the watcher had reported to the next hub: that one must hear of it too.
             self._replace_thread_connection()
             with contextlib.suppress(ConnectionBroken):
                 self._local.worker.write(codec.pack((frames.RUNNING, [(key, channel, deaths)])))
@@ -377,57 +380,53 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     def _start_watcher(self) -> None:
         with self._state:
             if self._watcher is None:
-                self._watcher = Watcher(lambda: self._open(frames.WATCHER), self._report)
+                self._watcher = Watcher(lambda wake: self._open(frames.WATCHER, wake), self._report)
 
     def _report(self, connection: Connection) -> None:
         """What a hub that does not know this process must hear; called by the watcher for each connection."""
         with self._state:
-            if connection.epoch:
-                self._epoch += 1
-            running = [(key, channel, deaths) for key, (channel, deaths) in self._running.items()]
+            last, self._watched_hub = self._watched_hub, connection.hub_id
+            if last is not None and last != connection.hub_id:
+                self._dead_hubs = [*self._dead_hubs[-15:], last]
+            # What a thread has from the new hub already is known there.
+            running = [
+                (key, channel, deaths)
+                for key, (channel, deaths, hub_id) in self._running.items()
+                if hub_id != connection.hub_id
+            ]
             finishes = list(self._unacknowledged.values())
-        if connection.epoch:
+        if last is not None:
             connection.write(codec.pack((frames.RUNNING, running)))
             for frame in finishes:
                 connection.write(codec.pack((*frame, True)))
-
-    def _acknowledged(self, frame: Any) -> None:
-        self._note(frame)
 
 
 class Watcher:
     """A thread that holds a connection and does nothing until it breaks; then it reports to the next hub."""
 
-    def __init__(self, open_connection: Callable[[], Connection], report: Callable[[Connection], None]) -> None:
+    def __init__(self, open_connection: Callable[[WakePipe], Connection], report: Callable[[Connection], None]) -> None:
         self._open, self._report = open_connection, report
         self._is_stopping = False
-        self._pause = threading.Event()
-        self._connection: Connection | None = None
+        self._wake = WakePipe()
         self._thread = threading.Thread(target=self._run, name="layer watcher", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._is_stopping = True
-        self._pause.set()
-        connection = self._connection
-        if connection is not None:
-            connection.wake()
+        self._wake.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(2.0)
 
     def _run(self) -> None:
-        count = 0
         while not self._is_stopping:
             try:
-                connection = self._open()
-            except (ProcmanError, OSError):  # threads that take report it; this one tries again
-                self._pause.wait(0.2)
+                connection = self._open(self._wake)
+            except Woken:
                 continue
-            connection.watch_wake()
-            connection.epoch = count
-            count += 1
-            self._connection = connection
+            except (ProcmanError, OSError):  # threads that take report it; this one tries again
+                self._wake.wait(0.2)
+                continue
             try:
                 self._report(connection)
                 while not self._is_stopping:

@@ -207,3 +207,12 @@ def test_a_listener_of_another_version_is_named_as_the_reason(tmp_path: Path) ->
             layer.send("a", {})
         thread.join(10)
     Path(path).unlink()
+
+
+def test_a_wake_ends_a_take_although_the_hub_has_gone(hub: HubProcess) -> None:
+    layer = IPCChannelLayer(hub.address)
+    assert layer.take(["work"], 0) is None
+    layer.wake()
+    hub.kill()
+    assert layer.take(["work"], 20) is None
+    layer.close()
