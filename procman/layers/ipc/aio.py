@@ -99,7 +99,8 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             try:
                 path = addresses.parse(self.address).path
                 await loop.create_unix_connection(lambda made=protocol: made, path)  # type: ignore[misc]
-                protocol.write(self._hello())
+                role = frames.CLIENT if self._handler is None else frames.INTERFACE
+                protocol.write(frames.build_hello(role, self.limits, self.name, self._hub_id))
                 async with asyncio.timeout(_WELCOME_TIMEOUT):
                     await asyncio.shield(protocol.welcomed)
                 pause = _FIRST_PAUSE
@@ -120,12 +121,6 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             if not self._is_closing:
                 await asyncio.sleep(pause * (0.5 + _random.random() / 2))
                 pause = min(_LONGEST_PAUSE, pause * 2)
-
-    def _hello(self) -> tuple[Any, ...]:
-        role = frames.CLIENT if self._handler is None else frames.INTERFACE
-        label = os.environ.get(ENV_NAME) or self.name or f"process {os.getpid()}"
-        limits = self.limits.to_wire()
-        return (frames.HELLO, frames.VERSION, role, label, os.getpid(), limits, self.name, self._hub_id)
 
     def _welcomed(self, protocol: _Protocol, hub_id: str, was_dead: bool) -> None:
         """The hub is there: report what is held, then let requests pass."""
@@ -150,7 +145,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
                 protocol.write((frames.MEMBERS, group, channels[start : start + _MEMBERS_PER_FRAME]))
         offers = {offer.id: offer for offer in snapshot.offers}
         for offer in {**self._disconnects, **offers}.values():
-            protocol.write((frames.OFFER, *_fields(offer, is_again=True)))
+            protocol.write((frames.OFFER, *frames.offer_fields(offer, is_again=True)))
         protocol.write((frames.REPORTED,))
 
     def _lost(self, protocol: _Protocol) -> None:
@@ -210,9 +205,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
 
     async def send(self, channel: str, message: Message) -> None:
         names.check_channel(channel)
-        found = message.get("reply_channel")
-        reply_channel = found if isinstance(found, str) else None
-        await self._request(frames.SEND, channel, self.encode(message), reply_channel)
+        await self._request(frames.SEND, channel, self.encode(message), frames.reply_channel_of(message))
 
     async def send_when_room(self, channel: str, message: Message) -> None:
         names.check_channel(channel)
@@ -266,7 +259,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         return codec.encode(message, self.limits.max_message_size)
 
     def offer(self, offer: Offer) -> None:
-        self._tell(frames.OFFER, *_fields(offer, is_again=False))
+        self._tell(frames.OFFER, *frames.offer_fields(offer, is_again=False))
 
     def withdraw(self, offer_id: int) -> None:
         self._tell(frames.WITHDRAW, offer_id)
@@ -277,7 +270,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
     def socket_closed(self, reply_channel: str, disconnect: Offer | None) -> None:
         if disconnect is not None:
             self._disconnects[disconnect.id] = disconnect
-        fields = None if disconnect is None else _fields(disconnect, is_again=False)
+        fields = None if disconnect is None else frames.offer_fields(disconnect, is_again=False)
         self._tell(frames.CLOSED, reply_channel, fields)
 
     def group_gone(self, group: str, channel: str) -> None:
@@ -393,17 +386,3 @@ class _Protocol(asyncio.Protocol):
 
 class _Lost(Exception):
     """The connection ended before the answer came."""
-
-
-def _fields(offer: Offer, is_again: bool) -> tuple[Any, ...]:
-    return (
-        offer.id,
-        offer.channel,
-        offer.body,
-        offer.reply_channel,
-        offer.redeliverable,
-        offer.bounded,
-        offer.session,
-        offer.begun,
-        is_again,
-    )

@@ -140,6 +140,21 @@ class Connection:
             except (OSError, ValueError) as error:
                 raise ConnectionBroken(str(error)) from error
 
+    def answer(self, rid: int, timeout: float | None) -> Any:
+        """What the hub answers to the request *rid*.
+
+        Raises:
+            LayerUnavailable: nothing for *timeout* seconds. ConnectionBroken. What the hub refused with.
+        """
+        while True:
+            frame = self.read(timeout)
+            if frame is None:
+                raise LayerUnavailable(f"the channel layer at {self.address} did not answer for {timeout} s")
+            if frame[1] == rid:
+                if frame[0] == frames.ERROR:
+                    raise frames.build_error(frame[2], frame[3])
+                return frame[2]
+
     def watch(self, wake: WakePipe) -> None:
         """Let *wake* end ``read``."""
         self._wake = wake

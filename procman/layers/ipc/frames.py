@@ -1,15 +1,22 @@
 """What travels between a client and the hub: msgpack arrays, an operation number first, bodies as opaque bytes.
 
-Pure. msgpack values end by themselves, so the stream needs no other framing; ``codec.Unpacker`` bounds their size.
+Pure, but for the name and id of this process in its greeting.
+
+msgpack values end by themselves, so the stream needs no other framing; ``codec.Unpacker`` bounds their size.
 The first frame of a connection is ``HELLO`` with the version; each side refuses the other's other versions.
 ``rid`` numbers a client's requests; ``OK`` and ``ERROR`` answer them by it.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
+from procman.layers.base import Offer
 from procman.layers.errors import ChannelFull, LayerError, MessageTooLarge, ProtocolMismatch, ReplyChannelGone
+from procman.layers.limits import Limits
+from procman.settings import ENV_NAME
 
 VERSION = 1
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
@@ -101,3 +108,30 @@ def check_welcome(frame: Any, address: str) -> tuple[str, bool]:
     raise ProtocolMismatch(
         f"the layer at {address} speaks another version than this process ({VERSION}): restart the older one"
     )
+
+
+def build_hello(role: str, limits: Limits, served_name: str | None, hub_id: str | None) -> tuple[Any, ...]:
+    """The greeting of this process; its name in the formation is for the hub's log."""
+    label = os.environ.get(ENV_NAME) or served_name or f"process {os.getpid()}"
+    return (HELLO, VERSION, role, label, os.getpid(), limits.to_wire(), served_name, hub_id)
+
+
+def offer_fields(offer: Offer, is_again: bool) -> tuple[Any, ...]:
+    """What follows the operation in an ``OFFER``."""
+    return (
+        offer.id,
+        offer.channel,
+        offer.body,
+        offer.reply_channel,
+        offer.redeliverable,
+        offer.bounded,
+        offer.session,
+        offer.begun,
+        is_again,
+    )
+
+
+def reply_channel_of(message: Mapping[str, Any]) -> str | None:
+    """What a log line may name when *message* is lost."""
+    found = message.get("reply_channel")
+    return found if isinstance(found, str) else None

@@ -14,19 +14,18 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from procman.clock import SystemClock
-from procman.errors import ProcmanError
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
 from procman.layers.errors import LayerUnavailable, MessageTooLarge
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
 from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken, connect
+from procman.layers.ipc.watcher import Watcher
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
-from procman.settings import ENV_NAME
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 10.0
@@ -93,7 +92,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def send(self, channel: str, message: Message) -> None:
         names.check_channel(channel)
-        self._request(frames.SEND, channel, self._encode(message), _reply_channel(message))
+        self._request(frames.SEND, channel, self._encode(message), frames.reply_channel_of(message))
 
     def send_and_wait(self, channel: str, message: Message, timeout: float | None = None) -> None:
         names.check_channel(channel)
@@ -187,14 +186,14 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         with self._state:
             self._unacknowledged[key] = frame
             self._running.pop(key, None)
-        self._write_end(codec.pack((*frame, False)), codec.pack((*frame, True)))
+        self._write_end(codec.pack((*frame, False)), is_kept=True)
 
     def defer(self, delivery: Delivery, message: Message) -> None:
         packed = codec.pack((frames.DEFER, delivery.token, self._encode(message)))
         with self._state:
             self._running.pop(delivery.token, None)
         # A hub that dies meanwhile gets the frame offered again by its interface.
-        self._write_end(packed, None)
+        self._write_end(packed, is_kept=False)
 
     def wake(self) -> None:
         for wake in list(self._wakes):
@@ -215,7 +214,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                         connection = self._shared = self._open(frames.CLIENT)
                     self._rid += 1
                     connection.write(codec.pack((operation, self._rid, *arguments)))
-                    return _answer(connection, self._rid, ANSWER_TIMEOUT)
+                    return connection.answer(self._rid, ANSWER_TIMEOUT)
                 except ConnectionBroken as error:
                     self._drop_shared()
                     if attempt == 3:
@@ -234,7 +233,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                 if connection is None:
                     connection = self._local.requests = self._open(frames.CLIENT)
                 connection.write(codec.pack((operation, 1, *arguments)))
-                return _answer(connection, 1, timeout)
+                return connection.answer(1, timeout)
             except ConnectionBroken as error:
                 connection = self._local.requests = None
                 if attempt == 3:
@@ -248,17 +247,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         raise AssertionError("not reached")
 
     def _open(self, role: str, wake: WakePipe | None = None) -> Connection:
-        name = os.environ.get(ENV_NAME) or f"process {os.getpid()}"
-        hello = (
-            frames.HELLO,
-            frames.VERSION,
-            role,
-            name,
-            os.getpid(),
-            self.limits.to_wire(),
-            None,
-            self._hub_id,
-        )
+        hello = frames.build_hello(role, self.limits, None, self._hub_id)
         path = addresses.parse(self.address).path
         found = connect(path, self.address, hello, self.limits.max_message_size, self.connect_timeout, wake)
         self._hub_id = found.hub_id
@@ -362,7 +351,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                 self._local.worker.write(codec.pack((frames.RUNNING, [(key, channel, deaths)])))
         return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
 
-    def _write_end(self, packed: bytes, packed_again: bytes | None) -> None:
+    def _write_end(self, packed: bytes, is_kept: bool) -> None:
         connection: Connection | None = getattr(self._local, "worker", None)
         if connection is not None:
             try:
@@ -371,7 +360,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
             except ConnectionBroken:
                 pass
         self._replace_thread_connection()  # this sends unacknowledged finishes, this one among them
-        if packed_again is None:
+        if not is_kept:
             with contextlib.suppress(ConnectionBroken):
                 self._local.worker.write(packed)
 
@@ -401,61 +390,8 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                 connection.write(codec.pack((*frame, True)))
 
 
-class Watcher:
-    """A thread that holds a connection and does nothing until it breaks; then it reports to the next hub."""
-
-    def __init__(self, open_connection: Callable[[WakePipe], Connection], report: Callable[[Connection], None]) -> None:
-        self._open, self._report = open_connection, report
-        self._is_stopping = False
-        self._wake = WakePipe()
-        self._thread = threading.Thread(target=self._run, name="layer watcher", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._is_stopping = True
-        self._wake.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(2.0)
-
-    def _run(self) -> None:
-        while not self._is_stopping:
-            try:
-                connection = self._open(self._wake)
-            except Woken:
-                continue
-            except (ProcmanError, OSError):  # threads that take report it; this one tries again
-                self._wake.wait(0.2)
-                continue
-            try:
-                self._report(connection)
-                while not self._is_stopping:
-                    connection.read(None)
-            except ConnectionBroken:
-                pass
-            finally:
-                connection.close()
-
-
 _TAKE_AGAIN = codec.pack((frames.TAKE, None))
 _UNTAKE = codec.pack((frames.UNTAKE,))
-
-
-def _reply_channel(message: Message) -> str | None:
-    found = message.get("reply_channel")
-    return found if isinstance(found, str) else None
-
-
-def _answer(connection: Connection, rid: int, timeout: float | None) -> Any:
-    """The value that the hub answers to *rid*; raises what it refuses with, ConnectionBroken for silence."""
-    while True:
-        frame = connection.read(timeout)
-        if frame is None:
-            raise LayerUnavailable(f"the channel layer at {connection.address} did not answer for {timeout} s")
-        if frame[1] == rid:
-            if frame[0] == frames.ERROR:
-                raise frames.build_error(frame[2], frame[3])
-            return frame[2]
 
 
 def _after_fork() -> None:

@@ -244,7 +244,7 @@ def test_flush_reaches_the_interfaces(interface: RecordingInterface, worker: IPC
     number = interface.offer("websocket.receive", {})
     worker.flush()
     assert interface.heard("failed") == (number, "lost")
-    assert not interface.members
+    wait_until(lambda: not interface.members)
 
 
 def test_connecting_without_a_hub_fails_within_the_timeout(loop: LoopThread, tmp_path: Path) -> None:
