@@ -144,9 +144,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def close(self) -> None:
         with self._lock:
-            if self._shared is not None:
-                self._shared.close()
-                self._shared = None
+            self._drop_shared()
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.stop()
