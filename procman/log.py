@@ -16,7 +16,7 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
-class _OneLineFormatter(logging.Formatter):
+class OneLineFormatter(logging.Formatter):
     """``WARNING text`` for warnings and above, plain text for the rest."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -27,7 +27,7 @@ class _OneLineFormatter(logging.Formatter):
 def setup_logging(verbosity: int = 1) -> None:
     """Send the ``procman`` loggers to stderr. *verbosity* 0: warnings only, 1: information, 2: debug."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLineFormatter("%(message)s"))
+    handler.setFormatter(OneLineFormatter("%(message)s"))
     logger = logging.getLogger("procman")
     logger.handlers[:] = [handler]
     logger.propagate = False

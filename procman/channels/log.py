@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+from procman.log import OneLineFormatter
+
 handler = logging.StreamHandler()
 
 
@@ -15,7 +17,7 @@ def setup_logger(name: str, verbosity: int = 1) -> logging.Logger:
     if any(known is not handler for known in logger.handlers):
         return logger
     if handler.formatter is None:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(OneLineFormatter("%(message)s"))
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     logger.propagate = False
     logger.handlers[:] = [handler]
@@ -36,5 +38,5 @@ def setup_worker_logging(settings: Any) -> None:
     if not settings.DEBUG and "django.request" not in loggers:
         errors = logging.StreamHandler()
         errors.setLevel(logging.ERROR)
-        errors.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        errors.setFormatter(OneLineFormatter("%(message)s"))
         logging.getLogger("django").addHandler(errors)
