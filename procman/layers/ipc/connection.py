@@ -177,10 +177,11 @@ def connect(
     max_message_size: int,
     timeout: float,
     wake: WakePipe | None,
+    is_patient: bool = True,
 ) -> Connection:
     """A connection that the hub has welcomed, tried again and again for *timeout* seconds.
 
-    With *wake*, a wake-up ends the attempts.
+    With *wake*, a wake-up ends the attempts. Without *is_patient* a socket that nobody listens on ends them at once.
 
     Raises:
         LayerUnavailable: nobody answered. ProtocolMismatch: somebody of another version did. Woken.
@@ -190,6 +191,7 @@ def connect(
     while True:
         problem = "it did not answer"
         connection = None
+        is_absent = False
         try:
             connection = Connection(path, address, frames.limit_bytes(4 * max_message_size), max(timeout, 1.0))
             if wake is not None:
@@ -204,9 +206,10 @@ def connect(
                 raise Woken
         except (ConnectionBroken, OSError) as error:
             problem = str(error)
+            is_absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
             if connection is not None:
                 connection.close()
-        if SystemClock.monotonic() + delay >= deadline:
+        if (is_absent and not is_patient) or SystemClock.monotonic() + delay >= deadline:
             raise LayerUnavailable(
                 f"no channel layer answers at {address} ({problem}): is `channels-run` (or `channels-run layer`) "
                 "running for this project, with the same settings and as the same user?"

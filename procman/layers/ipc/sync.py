@@ -2,7 +2,7 @@
 
 Opens nothing before it is first used and again after a fork. Short requests of all threads share one connection; what
 blocks (``receive_many``, ``take``, ``send_and_wait``) has one per thread. A hub that has gone is waited for, at most
-``connect_timeout`` seconds per call.
+``connect_timeout`` seconds; where there was none, a call fails at once.
 
 Beside the threads that take, a watcher thread holds a connection of its own: it notices that the hub has gone while
 all other threads are inside consumers, and tells the successor what they run before it hands that out again.
@@ -70,6 +70,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self._wakes: weakref.WeakSet[WakePipe] = weakref.WeakSet()
         self._rid = 0
         self._hub_id: str | None = None
+        self._has_answered = False
         self._state = threading.Lock()  # guards what follows
         self._running: dict[str, tuple[str, int, str]] = {}  # key -> channel, deaths, hub that gave it
         self._unacknowledged: dict[str, tuple[Any, ...]] = {}
@@ -247,8 +248,15 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     def _open(self, role: str, wake: WakePipe | None = None) -> Connection:
         hello = frames.build_hello(role, self.limits, None, self._hub_id)
         path = addresses.parse(self.address).path
-        found = connect(path, self.address, hello, self.limits.max_message_size, self.connect_timeout, wake)
-        self._hub_id = found.hub_id
+        # Whoever sends where nothing runs hears it at once, each time; a hub that has been there is waited for once.
+        is_patient = role != frames.CLIENT or self._has_answered
+        limits = (self.limits.max_message_size, self.connect_timeout)
+        try:
+            found = connect(path, self.address, hello, *limits, wake, is_patient)
+        except LayerUnavailable:
+            self._has_answered = False
+            raise
+        self._hub_id, self._has_answered = found.hub_id, True
         return found
 
     def _drop_shared(self) -> None:
