@@ -72,6 +72,19 @@ def test_sockets_survive_the_death_of_every_worker(site: Site) -> None:
     wait_until(lambda: len(marks(site, "disconnect")) == SOCKETS, 20)
 
 
+def test_sockets_survive_a_restart_of_every_worker(site: Site) -> None:
+    with talking(site.ws_url, SOCKETS) as talkers:
+        talk_on(talkers)
+        before = {name: site.pid_of(name) for name in ("worker.1", "worker.2")}
+        os.kill(site.pid, signal.SIGHUP)
+        for name, pid in before.items():
+            wait_until(lambda pid=pid, name=name: site.pid_of(name) != pid, 30)  # type: ignore[misc]
+        talk_on(talkers)
+        talkers.finish()
+        assert_answered_in_order(talkers)
+    wait_until(lambda: len(marks(site, "disconnect")) == SOCKETS, 20)
+
+
 def test_sockets_survive_the_death_of_the_layer(site: Site) -> None:
     with talking(site.ws_url, SOCKETS) as talkers:
         talk_on(talkers)
