@@ -21,6 +21,7 @@ from procman.layers.base import AsyncChannelLayer, InterfaceHandler, Message, Of
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
+from procman.layers.ipc.parts import Parts
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.settings import ENV_NAME
 
@@ -58,6 +59,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         self._failure: Exception | None = None
         self._requests: dict[int, asyncio.Future[Any]] = {}
         self._disconnects: dict[int, Offer] = {}  # of sockets that have closed, until they are finished
+        self._parts = Parts()
         self._rid = 0
         self._hub_id: str | None = None
         self._is_closing = False
@@ -154,6 +156,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             if self._found is not None:
                 self._found.clear()
             self._fail_requests()
+            self._parts.hub_lost()
             if self._handler is not None and not self._is_closing:
                 self._handler.on_layer_lost()
 
@@ -277,7 +280,9 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         self._tell(frames.GROUP_GONE, group, channel)
 
     def written(self, token: int, delivered: bool) -> None:
-        self._tell(frames.WRITTEN, token, delivered)
+        at_hub = self._parts.written(token, delivered)
+        if at_hub is not None:
+            self._tell(frames.WRITTEN, at_hub, delivered)
 
     def _tell(self, *frame: Any) -> None:
         # Without a hub nothing is lost: the next one gets a report of everything that is held.
@@ -302,7 +307,9 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         if operation == frames.FINISHED:
             self._finished(handler, *frame[1:])
         elif operation == frames.REPLY:
-            handler.on_reply(frame[1], codec.decode(frame[2]), frame[3])
+            handler.on_reply(frame[1], codec.decode(frame[2]), None)
+        elif operation == frames.PART:
+            self._part_arrived(handler, *frame[1:])
         elif operation == frames.HELD_SEND:
             handler.on_group_send(frame[1], codec.decode(frame[2]))
         elif operation == frames.FAILED:
@@ -316,6 +323,15 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             handler.on_group_discard(frame[1], frame[2])
         elif operation == frames.FLUSHED:
             handler.on_flush()
+
+    def _part_arrived(self, handler: InterfaceHandler, channel: str, body: bytes, token: int, key: str) -> None:
+        number = self._parts.arrived(key, token)
+        if number is not None:
+            handler.on_reply(channel, codec.decode(body), number)
+            return
+        is_delivered = self._parts.answer(key)
+        if is_delivered is not None:  # the hub died before it could tell the sender
+            self._tell(frames.WRITTEN, token, is_delivered)
 
     def _finished(self, handler: InterfaceHandler, number: int, session: bytes | None, sends: list[Any]) -> None:
         self._disconnects.pop(number, None)

@@ -16,9 +16,13 @@ from procman.layers.ipc.registry import Registry
 from procman.layers.names import local_prefix
 
 GRACE = 1.0
+# An interface that was stopped meanwhile (SIGSTOP, a busy machine) comes later than the others. Until it has told which
+# of its offers are unfinished, a finish of one cannot be applied: it would be run and answered again.
+LATE = 10.0
 FULL_RETRY = 2.0
 _REMEMBERED = 4096
 _EARLY_GROUP_SENDS = 1000
+_EARLY_PARTS = 64  # of up to 1 MiB each; their senders try again
 
 
 class Finishes(Registry):
@@ -26,12 +30,14 @@ class Finishes(Registry):
 
     def __init__(self, hub_id: str, now: float) -> None:
         super().__init__(hub_id)
-        self.grace_end = now + GRACE
+        self.grace_end, self.late_end = now + GRACE, now + LATE
         self.waiting: dict[str, Batch] = {}  # for room
         self.unsure: dict[str, Batch] = {}  # sent again, and their interface has not reported yet
         self._resolved: OrderedDict[str, None] = OrderedDict()  # finishes that were sent again, and decided
         self._early_group_sends: list[tuple[str, bytes]] = []
+        self._early_parts: list[tuple[Peer, int, str, bytes, str]] = []  # their interface has not come yet
         self.switch.timers.add(self.grace_end, self._grace_is_over)
+        self.switch.timers.add(self.late_end, self._nobody_comes)
 
     def finish(
         self, peer: Peer, key: str, sends: list[Any], session: bytes | None, is_resent: bool, now: float
@@ -48,6 +54,10 @@ class Finishes(Registry):
         else:
             entry = self._waiting_offer(key)
         batch = Batch(key, entry, sends, session, peer.limits, peer.label, [peer])
+        if entry is not None and entry.body is None and self._may_be_offered(key, now):
+            batch.entry = None
+            self.unsure[key] = batch
+            return
         if entry is None and not self._is_unknown_work(batch, is_resent, now):
             return
         self.complete(batch, now)
@@ -125,22 +135,46 @@ class Finishes(Registry):
         # Those that were added meanwhile got these sends into the queue that follows.
         for group, channel in self.ordinary.take_prefix(prefix):
             self.group_add(group, channel, 0.0)
-        for batch in [batch for batch in self.unsure.values() if _interface_of(batch.key) == served.name]:
-            del self.unsure[batch.key]
-            # It had its finish already, hence the predecessor applied all of the batch.
-            self._acknowledge(batch, now)
+        # What a consumer has sent before its end goes before its finish.
         waiting = self.switch.mailbox.queues.pop(prefix, ())
         for entry in waiting:
-            self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body, None))
+            self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body))
+        parts, self._early_parts = self._early_parts, []
+        for part in parts:
+            if not part[2].startswith(prefix):
+                self._early_parts.append(part)
+            elif part[0].role:
+                peer, rid, channel, body, key = part
+                self.reply_and_wait(peer, rid, served, channel, body, key)
         served.has_reported = True
+        for batch in [batch for batch in self.unsure.values() if _interface_of(batch.key) == served.name]:
+            del self.unsure[batch.key]
+            if batch.entry is not None:
+                self.complete(batch, now)
+            else:  # it had its finish already, hence the predecessor applied all of the batch
+                self._acknowledge(batch, now)
+
+    def receiver(self, channel: str) -> Served | None:
+        """The live interface that owns *channel*, None also while what was sent earlier waits for its report."""
+        served = self.owner(channel)
+        if served is not None and not served.has_reported and served.name + "!" in self.switch.mailbox.queues:
+            return None
+        return served
+
+    def keep_part(self, peer: Peer, rid: int, channel: str, body: bytes, key: str) -> None:
+        """Have *peer* wait with a part until the interface of *channel* is there, or will not come."""
+        if len(self._early_parts) < _EARLY_PARTS:
+            self._early_parts.append((peer, rid, channel, body, key))
+        else:
+            self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, _EARLY_PARTS)))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _put(self, name: str, body: bytes, batch: Batch, now: float) -> None:
         """One send to something else than the offer's own interface."""
-        served = self.owner(name)
+        served = self.receiver(name)
         if served is not None:
-            self.switch.push(served.peer, (frames.REPLY, name, body, None))
+            self.switch.push(served.peer, (frames.REPLY, name, body))
             return
         if self.is_dead(name):
             self.dead_drop_count += 1
@@ -207,11 +241,18 @@ class Finishes(Registry):
             if interface in self.dead or (served is not None and served.has_reported) or key.startswith("~"):
                 self._acknowledge(batch, now)
                 return False
-            if now < self.grace_end:
+            if now < self.late_end:
                 self.unsure[key] = batch
                 return False
         self._remember(key)
         return True
+
+    def _may_be_offered(self, key: str, now: float) -> bool:
+        """Whether the interface that offered *key* to the predecessor may still report it as unfinished."""
+        interface = _interface_of(key)
+        served = self.interfaces.get(interface)
+        is_awaited = served is None or not served.has_reported
+        return is_awaited and now < self.late_end and interface not in self.dead and not key.startswith("~")
 
     def _remember(self, key: str) -> None:
         self._resolved[key] = None
@@ -220,6 +261,12 @@ class Finishes(Registry):
 
     def _grace_is_over(self, _: None, now: float) -> None:
         self._early_group_sends.clear()
+
+    def _nobody_comes(self, _: None, now: float) -> None:
+        parts, self._early_parts = self._early_parts, []
+        for peer, rid, channel, *_rest in parts:
+            if peer.role:
+                self.switch.push(peer, (frames.ERROR, rid, frames.GONE, (channel,)))
         for batch in list(self.unsure.values()):
             del self.unsure[batch.key]
             self._remember(batch.key)

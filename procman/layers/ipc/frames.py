@@ -18,7 +18,7 @@ from procman.layers.errors import ChannelFull, LayerError, MessageTooLarge, Prot
 from procman.layers.limits import Limits
 from procman.settings import ENV_NAME
 
-VERSION = 1
+VERSION = 2
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
 ENVELOPE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
@@ -26,7 +26,7 @@ READ_BYTES = 256 * 1024
 # -- client to hub: any client ----------------------------------------------------------------------------------------
 HELLO = 1  # version, role, name, pid, limits, served name or None, id of the hub it knew before or None
 SEND = 2  # rid, channel, body, reply channel or None
-SEND_AND_WAIT = 3  # rid, channel, body
+SEND_AND_WAIT = 3  # rid, channel, body, key: the same when it is sent again
 SEND_WHEN_ROOM = 4  # rid, channel, body, reply channel or None
 RECEIVE = 5  # rid, channels, block, timeout in seconds or None
 CANCEL = 6  # rid of a RECEIVE or SEND_WHEN_ROOM
@@ -63,7 +63,7 @@ ERROR = 53  # rid, code, arguments
 DELIVER = 54  # key, channel, body, attempts before this one, session
 UNTAKEN = 55
 ACK = 56  # key of a finish or deferral that is applied
-REPLY = 60  # channel, body, token or None
+REPLY = 60  # channel, body
 FINISHED = 61  # id, session, entries [[name, body, is group], ...]
 FAILED = 62  # id, reason
 BEGUN = 63  # id
@@ -71,6 +71,7 @@ HELD_ADD = 64  # group, channel
 HELD_DISCARD = 65  # group, channel
 HELD_SEND = 66  # group, body
 FLUSHED = 67
+PART = 68  # channel, body, token, key: a reply whose sender waits for WRITTEN
 
 # Roles in HELLO.
 CLIENT, WORKER, WATCHER, INTERFACE = "client", "worker", "watcher", "interface"

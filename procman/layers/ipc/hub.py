@@ -154,9 +154,9 @@ class Hub(Finishes):
         return Entry(self.new_key(), channel, local_prefix(channel), body, reply_channel, deadline, now)
 
     def _send(self, peer: Peer, now: float, rid: int, channel: str, body: bytes, reply_channel: str | None) -> None:
-        served = self.owner(channel)
+        served = self.receiver(channel)
         if served is not None:
-            self.switch.push(served.peer, (frames.REPLY, channel, body, None))
+            self.switch.push(served.peer, (frames.REPLY, channel, body))
         elif self.is_dead(channel):
             self.dead_drop_count += 1
         else:
@@ -169,12 +169,16 @@ class Hub(Finishes):
             self.switch.enqueue(entry, now)
         self.switch.push(peer, (frames.OK, rid, None))
 
-    def _send_and_wait(self, peer: Peer, now: float, rid: int, channel: str, body: bytes) -> None:
-        served = self.owner(channel)
+    def _send_and_wait(self, peer: Peer, now: float, rid: int, channel: str, body: bytes, key: str) -> None:
+        if type(channel) is not str or type(body) is not bytes or type(key) is not str:
+            raise TypeError("a part has a channel, a body and a key")
+        served = self.receiver(channel)
         if served is not None:
-            self.reply_and_wait(peer, rid, served, channel, body)
+            self.reply_and_wait(peer, rid, served, channel, body, key)
         elif self.is_dead(channel):
             self.switch.push(peer, (frames.ERROR, rid, frames.GONE, (channel,)))
+        elif "!" in channel and now < self.late_end:
+            self.keep_part(peer, rid, channel, body, key)
         else:
             self._send(peer, now, rid, channel, body, None)
 
@@ -320,10 +324,9 @@ class Hub(Finishes):
 
     def _decide_again(self, entry: Entry, is_begun: bool, now: float) -> bool:
         """Whether an offer made again is not to be queued now: it is finished, held until the grace ends, or lost."""
-        batch = self.unsure.pop(entry.key, None)
+        batch = self.unsure.get(entry.key)
         if batch is not None:
-            batch.entry = entry
-            self.complete(batch, now)
+            batch.entry = entry  # applied once its interface has reported
         elif now < self.grace_end:
             self._held[entry.key] = entry
             entry.timer = self.switch.timers.add(self.grace_end, self._hand_out, (entry, is_begun))

@@ -181,14 +181,14 @@ class Registry:
 
     # -- replies ------------------------------------------------------------------------------------------------------
 
-    def reply_and_wait(self, peer: Peer, rid: int, served: Served, channel: str, body: bytes) -> None:
+    def reply_and_wait(self, peer: Peer, rid: int, served: Served, channel: str, body: bytes, key: str) -> None:
         """Forward a reply whose sender waits until it is written."""
         if len(self._tokens) >= _MAX_TOKENS:
             self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, _MAX_TOKENS)))
             return
         self._counter += 1
         self._tokens[self._counter] = (peer, rid, channel, served)
-        self.switch.push(served.peer, (frames.REPLY, channel, body, self._counter))
+        self.switch.push(served.peer, (frames.PART, channel, body, self._counter, key))
 
     def written(self, token: int, is_delivered: bool) -> None:
         """Answer the sender that waits for *token*."""

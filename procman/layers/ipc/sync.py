@@ -11,7 +11,9 @@ all other threads are inside consumers, and tells the successor what they run be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import secrets
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -69,6 +71,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self._local = threading.local()
         self._wakes: weakref.WeakSet[WakePipe] = weakref.WeakSet()
         self._rid = 0
+        self._sender, self._parts = secrets.token_hex(6), itertools.count(1)
         self._hub_id: str | None = None
         self._has_answered = False
         self._state = threading.Lock()  # guards what follows
@@ -97,7 +100,9 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def send_and_wait(self, channel: str, message: Message, timeout: float | None = None) -> None:
         names.check_channel(channel)
-        self._blocking_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message))
+        # A hub that dies may have passed it on: by the key the interface knows it when it comes again.
+        key = f"{self._sender}:{next(self._parts)}"
+        self._blocking_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message), key)
 
     def receive_many(
         self, channels: Sequence[str], block: bool = False, timeout: float | None = None

@@ -98,6 +98,24 @@ def test_a_reply_that_is_waited_for_returns_when_the_interface_has_written_it(
         worker.send_and_wait(interface.channel(), {"content": b"part"}, timeout=10)
 
 
+def test_a_part_that_was_on_its_way_when_the_hub_died_is_written_once(
+    hub: HubProcess, interface: RecordingInterface, worker: IPCChannelLayer
+) -> None:
+    interface.answers_tokens = None
+    thread = threading.Thread(target=worker.send_and_wait, args=(interface.channel(), {"content": b"1"}, 20))
+    thread.start()
+    interface.heard("reply")
+    hub.kill()
+    interface.heard("lost")
+    interface.loop.call(interface.layer.written, 1, True)
+    hub.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    interface.answers_tokens = True
+    worker.send_and_wait(interface.channel(), {"content": b"2"}, 20)
+    assert [message["content"] for _, message in interface.all("reply")] == [b"1", b"2"]
+
+
 def test_a_sender_that_waits_hears_of_the_death_of_the_interface(hub: HubProcess, worker: IPCChannelLayer) -> None:
     interface = RecordingInterface(hub.address)
     interface.answers_tokens = None

@@ -337,7 +337,7 @@ def test_a_finish_reaches_its_interface_as_one_frame_behind_the_sends_to_others(
     sends = [["i!1", b"a", False], ["g", b"b", True], ["j!1", b"c", False], ["i!1", b"d", False], ["w", b"e", False]]
     bench.say(taker, frames.FINISH, key, sends, b"session", False)
     assert bench.heard(mine) == [(frames.FINISHED, 1, b"session", [sends[0], sends[1], sends[3]])]
-    assert bench.heard(other) == [(frames.HELD_SEND, "g", b"b"), (frames.REPLY, "j!1", b"c", None)]
+    assert bench.heard(other) == [(frames.HELD_SEND, "g", b"b"), (frames.REPLY, "j!1", b"c")]
     assert bench.deliver(taker, "w")[3] == b"e"
 
 
@@ -384,7 +384,7 @@ def test_messages_for_a_dead_interface_are_dropped_and_counted(bench: Bench) -> 
     client = bench.connect()
     bench.leave(interface(bench))
     assert bench.send(client, "i!1")[0] == frames.OK
-    bench.say(client, frames.SEND_AND_WAIT, 2, "i!1", BODY)
+    bench.say(client, frames.SEND_AND_WAIT, 2, "i!1", BODY, "k")
     assert bench.heard(client) == [(frames.ERROR, 2, frames.GONE, ("i!1",))]
     assert bench.statistics()["messages_pending"] == 0
     assert bench.statistics()["dropped_count"] == 1
@@ -471,13 +471,69 @@ def test_a_finish_that_is_sent_again_is_applied_if_its_frame_is_offered_again() 
     assert bench.statistics()["messages_pending"] == 1
 
 
-def test_a_finish_whose_interface_never_comes_is_applied_once_after_the_grace() -> None:
+def test_a_finish_whose_interface_never_comes_is_applied_once_when_it_is_given_up() -> None:
     bench = Bench()
     taker = worker(bench, "zero")
     bench.say(taker, frames.FINISH, "i:1", [["w", BODY, False]], None, True)
-    bench.pass_time(1.1)
+    bench.pass_time(10.1)
     bench.say(taker, frames.FINISH, "i:1", [["w", BODY, False]], None, True)
     assert bench.statistics()["messages_pending"] == 1
+
+
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_frame_whose_interface_comes_after_the_grace_is_not_run_again(is_reported: bool) -> None:
+    bench = Bench()
+    taker = worker(bench, "zero")
+    if is_reported:
+        bench.say(taker, frames.RUNNING, [["i:1", "websocket.receive", 0]])
+        bench.pass_time(1.1)
+    bench.say(taker, frames.FINISH, "i:1", [["i!1", BODY, False]], b"s", not is_reported)
+    bench.pass_time(1.1)
+    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    bench.offer(peer, 1, again=True)
+    bench.report(peer)
+    assert bench.heard(peer) == [(frames.FINISHED, 1, b"s", [["i!1", BODY, False]])]
+    assert bench.deliver(taker, "websocket.receive") is None
+
+
+def test_a_part_waits_for_its_interface_and_keeps_its_key() -> None:
+    bench = Bench()
+    sender = bench.connect(last="zero")
+    bench.say(sender, frames.SEND_AND_WAIT, 1, "i!1", BODY, "k")
+    bench.pass_time(2)
+    assert bench.heard(sender) == []
+    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    bench.report(peer)
+    (frame,) = bench.heard(peer)
+    assert (frame[0], frame[1], frame[2], frame[4]) == (frames.PART, "i!1", BODY, "k")
+    bench.say(peer, frames.WRITTEN, frame[3], True)
+    assert bench.heard(sender) == [(frames.OK, 1, None)]
+
+
+def test_a_part_whose_interface_never_comes_is_refused() -> None:
+    bench = Bench()
+    sender = bench.connect(last="zero")
+    bench.say(sender, frames.SEND_AND_WAIT, 1, "i!1", BODY, "k")
+    bench.pass_time(10.1)
+    assert bench.heard(sender) == [(frames.ERROR, 1, frames.GONE, ("i!1",))]
+
+
+def test_what_a_consumer_sent_at_once_stays_before_its_finish_and_later_sends() -> None:
+    bench = Bench()
+    taker, client = worker(bench, "zero"), bench.connect(last="zero")
+    bench.send(client, "i!1", b"first")
+    bench.say(taker, frames.FINISH, "i:1", [["i!1", b"third", False]], None, True)
+    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    bench.send(client, "i!1", b"second")
+    bench.offer(peer, 1, again=True)
+    bench.report(peer)
+    bench.send(client, "i!1", b"last")
+    assert bench.heard(peer) == [
+        (frames.REPLY, "i!1", b"first"),
+        (frames.REPLY, "i!1", b"second"),
+        (frames.FINISHED, 1, None, [["i!1", b"third", False]]),
+        (frames.REPLY, "i!1", b"last"),
+    ]
 
 
 def test_a_finish_of_a_background_message_of_the_dead_hub_is_applied_once() -> None:
@@ -504,8 +560,8 @@ def test_group_sends_and_replies_of_the_first_second_reach_interfaces_that_repor
         (frames.HELD_DISCARD, "g", "i!3"),
         (frames.HELD_SEND, "g", b"to all"),
         (frames.HELD_ADD, "g", "i!2"),
-        (frames.REPLY, "i!2", b"to all", None),
-        (frames.REPLY, "i!1", b"reply", None),
+        (frames.REPLY, "i!2", b"to all"),
+        (frames.REPLY, "i!1", b"reply"),
     ]
 
 
