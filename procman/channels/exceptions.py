@@ -24,6 +24,10 @@ class RequestAborted(Exception):
     """The client left while it was sending its request's body; nobody is left to answer."""
 
 
+class RequestLost(Exception):
+    """A part of a request's body was lost together with the layer's process; the client is answered 503."""
+
+
 class DenyConnection(Exception):
     """Raised in a ``websocket.connect`` consumer: refuse the handshake."""
 

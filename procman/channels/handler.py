@@ -25,7 +25,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, QueryDict, pars
 from django.urls import set_script_prefix
 from django.utils.functional import cached_property
 
-from procman.channels.exceptions import RequestAborted, RequestTimeout
+from procman.channels.exceptions import RequestAborted, RequestLost, RequestTimeout
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
 from procman.channels.pending import pending_message_store
 from procman.layers.errors import ChannelFull, ReplyChannelGone
@@ -59,6 +59,7 @@ class AsgiRequest(HttpRequest):
     Raises:
         RequestTimeout: no chunk of the body came for ``body_receive_timeout`` seconds.
         RequestAborted: the client left before its body was complete.
+        RequestLost: a part of the body is gone with the layer's process.
         UnicodeDecodeError: path or query string are bytes that are not UTF-8.
     """
 
@@ -156,6 +157,8 @@ class AsgiRequest(HttpRequest):
                 raise RequestTimeout(f"no chunk of the body came for {self.body_receive_timeout} s")
             if chunk.get("closed"):
                 raise RequestAborted("the client left before its body was complete")
+            if chunk.get("lost"):
+                raise RequestLost("a part of the body is gone with the layer's process")
             yield chunk.get("content") or b""
             more_content = chunk.get("more_content", False)
 
@@ -231,6 +234,8 @@ class AsgiHandler(base.BaseHandler):
             response = HttpResponse(status=400)
         except RequestTimeout:
             response = HttpResponse("408 Request Timeout (upload too slow)", status=408)
+        except RequestLost:
+            response = HttpResponse("503 Service Unavailable (a part of the upload was lost)", status=503)
         except RequestAborted:
             # Nobody is left to answer.
             signals.request_finished.send(sender=self.__class__)

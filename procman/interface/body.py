@@ -1,7 +1,8 @@
 """A request's body on its way to the workers: inline in the request's message, or in chunks behind it.
 
-Chunks leave only when a worker has begun with the request: until then they would fill the layer and could expire. A
-driver; the rules it follows are the limits of ``InterfaceSettings``.
+Chunks leave only when a worker has begun with the request: until then they would fill the layer and could expire. Those
+that wait in a layer that is lost are lost with it, and nobody knows which: no chunk follows then; the worker is told.
+A driver; the rules it follows are the limits of ``InterfaceSettings``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from procman.interface.errors import ClientGone, Refusal
 from procman.interface.replies import Replies
-from procman.layers.errors import LayerError
+from procman.layers.errors import LayerError, LayerUnavailable
 from procman.settings import InterfaceSettings
 
 logger = logging.getLogger("procman.interface")
@@ -36,6 +37,7 @@ class Body:
         self.has_more = True
         self.read_bytes = 0
         self._begun = asyncio.Event()
+        self._loss = replies.next_loss
         self._task: asyncio.Task[None] | None = None
         self._is_open = False  # the worker waits for a chunk
 
@@ -81,7 +83,9 @@ class Body:
 
     def begin(self) -> None:
         """A worker has the request and reads chunks from here on."""
-        self._begun.set()
+        if not self._begun.is_set():
+            self._loss = self.replies.next_loss
+            self._begun.set()
 
     def abandon(self) -> None:
         """The client has left: the worker is told with the last chunk."""
@@ -100,9 +104,13 @@ class Body:
             self._is_open = True
             while self.has_more:
                 content = await self._read_chunk()
+                if self._loss.is_set():
+                    raise LayerUnavailable("the channel layer was lost, and what was in it of the body")
                 chunk = {"content": content, "more_content": self.has_more}
                 await self.replies.layer.send_when_room(self.channel, chunk)
             self._is_open = False
+            await self._loss.wait()  # until the response is complete: ``stop`` ends this
+            await self.replies.layer.send(self.channel, {"lost": True})
         except (Refusal, ClientGone) as error:
             on_failure(error)
         except LayerError as error:

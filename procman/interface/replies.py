@@ -6,6 +6,7 @@ layer says arrives here and is passed to one client (or to the members of a grou
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import secrets
@@ -64,6 +65,7 @@ class Replies:
         self.groups: Groups[Client] = Groups()
         self.socket_count = 0
         self.is_layer_lost = False
+        self.next_loss = asyncio.Event()  # of the layer; each has its own
         self.is_stopping = False
         self._offer_ids = itertools.count(1)
         self._client_ids = itertools.count(1)
@@ -209,6 +211,8 @@ class Replies:
     def on_layer_lost(self) -> None:
         """Sockets stay open; what they send waits here."""
         self.is_layer_lost = True
+        self.next_loss.set()
+        self.next_loss = asyncio.Event()
         logger.warning("channel layer lost; %d clients stay connected and wait for it", len(self.clients))
 
     def on_layer_found(self) -> Snapshot:

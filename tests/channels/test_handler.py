@@ -384,6 +384,12 @@ def test_a_slow_upload_is_answered_408(layer, wrapper, monkeypatch):
     assert serve(wrapper, "/body/", method="POST", body_channel="body?1").sent()[0]["status"] == 408
 
 
+def test_an_upload_of_which_the_layer_lost_a_part_is_answered_503(layer, wrapper):
+    layer.send("body?1", {"content": b"a", "more_content": True})
+    layer.send("body?1", {"lost": True})
+    assert serve(wrapper, "/body/", method="POST", body_channel="body?1").sent()[0]["status"] == 503
+
+
 def test_an_aborted_upload_is_not_answered(layer, wrapper):
     layer.send("body?1", {"closed": True})
     serve(wrapper, "/body/", method="POST", body_channel="body?1")

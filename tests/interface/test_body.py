@@ -153,6 +153,28 @@ def test_a_layer_that_is_lost_in_the_body_is_503(site):
         assert read_response(client)[0] == 503
 
 
+def test_after_a_loss_of_the_layer_no_chunk_follows(site):
+    with site.raw(post(500_000) + b"x" * 300_000) as client:
+        offer, _ = site.layer.take()
+        site.layer.begin(offer)
+        assert site.layer.sent.get(timeout=5)[1]["more_content"]
+        site.layer.run(site.layer.handler.on_layer_lost)
+        client.sendall(b"x" * 200_000)
+        assert read_response(client)[0] == 503
+        assert site.layer.sent.get(timeout=5)[1] == {"closed": True}
+
+
+def test_a_worker_that_may_still_wait_for_chunks_hears_of_the_loss_of_the_layer(site):
+    with site.raw(post(2000) + b"x" * 2000) as client:
+        offer, message = site.layer.take()
+        site.layer.begin(offer)
+        assert chunks(site)[1] == b"x" * 2000
+        site.layer.run(site.layer.handler.on_layer_lost)
+        assert site.layer.sent.get(timeout=5) == (message["body_channel"], {"lost": True})
+        site.layer.finish(offer, {"status": 200})
+        assert read_response(client)[0] == 200
+
+
 def test_a_client_that_expects_100_continue_gets_it_when_its_body_is_read(site):
     with site.raw(post(3, b"Expect: 100-continue\r\n")) as client:
         assert client.recv(100).startswith(b"HTTP/1.1 100")
