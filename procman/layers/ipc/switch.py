@@ -20,6 +20,9 @@ from procman.log import escape
 
 SWEEP_INTERVAL = 1.0
 ALONG = 0.05
+# Workers that are killed together (deploys, the OOM killer) do not end in one moment: a message given to one that is
+# already dying would count as the death of two workers.
+REDELIVERY_PAUSE = 0.1
 # A consumer that defers again and again must not spin its worker.
 _DEFER_FIRST, _DEFER_LONGEST = 0.01, 0.5
 DONE, LOST, EXPIRED, DROPPED = "done", "lost", "expired", "dropped"
@@ -206,16 +209,13 @@ class Switch:
             self._end(entry, DROPPED, now)
         elif entry.body is not None and entry.is_redeliverable and entry.deaths == 0:
             entry.deaths = 1
-            _renew(entry, now)
             self.redelivered_count += 1
             self.log(
                 logging.WARNING,
                 "%s (pid %d) died while it ran a message of %s (reply channel %s); another worker gets it",
                 *(peer.label, peer.pid, entry.channel, entry.reply_channel or "none"),
             )
-            if not self._hand_over(entry, now):
-                self.mailbox.put_front(entry.queue, entry)
-                self._want_sweep(now)
+            entry.timer = self.timers.add(now + REDELIVERY_PAUSE, self._redeliver, entry)
         else:
             self.dropped_count += 1
             self.log(
@@ -302,6 +302,13 @@ class Switch:
     def _receiver_timed_out(self, receiver: Receiver, now: float) -> None:
         self._forget_receiver(receiver)
         self.push(receiver.peer, (frames.OK, receiver.rid, None))
+
+    def _redeliver(self, entry: Entry, now: float) -> None:
+        entry.timer = None
+        _renew(entry, now)
+        if not self._hand_over(entry, now):
+            self.mailbox.put_front(entry.queue, entry)
+            self._want_sweep(now)
 
     def _deferral_is_over(self, entry: Entry, now: float) -> None:
         entry.timer = None

@@ -172,6 +172,7 @@ def test_a_lost_workers_message_goes_to_the_front_past_capacity_and_ends_with_th
     key = bench.deliver(taker, "a")[1]
     assert bench.send(client, "a", b"second")[0] == frames.OK
     bench.leave(taker)
+    bench.pass_time(0.1)
     assert bench.send(client, "a")[0] == frames.ERROR
     second = worker(bench)
     again = bench.deliver(second, "a")
@@ -183,6 +184,19 @@ def test_a_lost_workers_message_goes_to_the_front_past_capacity_and_ends_with_th
     assert bench.statistics()["dropped_count"] == 1
 
 
+def test_a_message_is_not_given_to_a_worker_that_is_killed_together_with_its_first(bench: Bench) -> None:
+    client, first, second = bench.connect(), worker(bench), worker(bench)
+    bench.send(client, "a")
+    key = bench.deliver(first, "a")[1]
+    assert bench.deliver(second, "a") is None
+    bench.leave(first)
+    bench.pass_time(0.05)
+    bench.leave(second)
+    bench.pass_time(0.1)
+    again = bench.deliver(worker(bench), "a")
+    assert (again[1], again[4]) == (key, 1)
+
+
 def test_messages_expire_and_those_in_flight_do_not(bench: Bench) -> None:
     client, taker = bench.connect(expiry=10), worker(bench)
     bench.send(client, "a", b"taken")
@@ -191,6 +205,7 @@ def test_messages_expire_and_those_in_flight_do_not(bench: Bench) -> None:
     bench.pass_time(20)
     assert bench.statistics()["messages_pending"] == 0
     bench.leave(taker)
+    bench.pass_time(0.1)
     again = bench.deliver(worker(bench), "a")
     # Its time was over while it was in flight; a redelivery is not refused for that.
     assert again is not None
@@ -450,6 +465,7 @@ def test_what_is_offered_again_waits_and_what_a_worker_runs_is_not_handed_out() 
     bench.say(runner, frames.FINISH, "i:1", [], None, False)
     assert bench.heard(peer) == [(frames.FINISHED, 1, None, [])]
     bench.leave(runner)
+    bench.pass_time(0.1)
     bench.say(idle, frames.FINISH, "i:2", [], None, False)
     bench.heard(idle)
     assert bench.deliver(idle)[1] == "i:4"
@@ -642,6 +658,7 @@ class HubMachine(RuleBasedStateMachine):
         self.workers.remove(peer)
         self.holding.pop(peer, None)
         self.bench.leave(peer)
+        self.bench.pass_time(0.1)
         self.notice()
 
     @rule(seconds=st.floats(0.1, 4))
