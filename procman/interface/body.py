@@ -110,7 +110,7 @@ class Body:
                 await self.replies.layer.send_when_room(self.channel, chunk)
             self._is_open = False
             await self._loss.wait()  # until the response is complete: ``stop`` ends this
-            await self.replies.layer.send(self.channel, {"lost": True})
+            self._tell({"lost": True})
         except (Refusal, ClientGone) as error:
             on_failure(error)
         except LayerError as error:
@@ -118,9 +118,18 @@ class Body:
             on_failure(Refusal(503, "The channel layer is away; try again in a moment.", retry_after=1))
         finally:
             if self._is_open:
-                # Best effort: a worker that is not told gives up after its own time limit.
-                with contextlib.suppress(LayerError):
-                    await self.replies.layer.send(self.channel, {"closed": True})
+                self._tell({"closed": True})
+
+    def _tell(self, message: dict[str, bool]) -> None:
+        """Send the last *message* to the worker, however long the layer is away: ``stop`` does not end this."""
+        task = asyncio.get_running_loop().create_task(self._send_last(message))
+        self.replies.farewells.add(task)
+        task.add_done_callback(self.replies.farewells.discard)
+
+    async def _send_last(self, message: dict[str, bool]) -> None:
+        # Best effort: a worker that is not told gives up after its own time limit.
+        with contextlib.suppress(LayerError):
+            await self.replies.layer.send(self.channel, message)
 
     async def _read_chunk(self) -> bytes:
         parts, size = [], 0

@@ -66,6 +66,7 @@ class Replies:
         self.socket_count = 0
         self.is_layer_lost = False
         self.next_loss = asyncio.Event()  # of the layer; each has its own
+        self.farewells: set[asyncio.Task[None]] = set()  # last words to workers; no request waits for them
         self.is_stopping = False
         self._offer_ids = itertools.count(1)
         self._client_ids = itertools.count(1)

@@ -193,6 +193,8 @@ class InterfaceServer:
             await asyncio.sleep(0.02)
             self.replies.tick(self.application.now())
         await self._give_up()
+        if self.replies.farewells:
+            await asyncio.wait(list(self.replies.farewells), timeout=GIVE_UP_TIMEOUT)
         await self.layer.close()
         logger.info("interface stopped")
 

@@ -1,5 +1,7 @@
 """Request bodies: inline, in chunks, too large, too slow, cut off."""
 
+import asyncio
+
 import pytest
 
 from procman.interface.body import CHUNK_SIZE
@@ -162,6 +164,17 @@ def test_after_a_loss_of_the_layer_no_chunk_follows(site):
         client.sendall(b"x" * 200_000)
         assert read_response(client)[0] == 503
         assert site.layer.sent.get(timeout=5)[1] == {"closed": True}
+
+
+def test_a_worker_is_told_of_the_end_of_its_body_also_after_the_response(site):
+    site.layer.back = asyncio.Event()
+    with site.raw(post(500_000) + b"x" * 1000) as client:
+        offer, _ = site.layer.take()
+        site.layer.begin(offer)
+        assert read_response(client)[0] == 408
+        wait_until(lambda: not site.server.replies.clients)
+        site.layer.run(site.layer.back.set)
+        assert chunks(site)[1] is None
 
 
 def test_a_worker_that_may_still_wait_for_chunks_hears_of_the_loss_of_the_layer(site):

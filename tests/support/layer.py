@@ -32,6 +32,7 @@ class FakeLayer(AsyncChannelLayer):
         self.gone: list[tuple[str, str]] = []
         self.is_closed = False
         self.send_error: Exception | None = None
+        self.back: asyncio.Event | None = None  # the layer is away until it is set
         self.handler: InterfaceHandler
         self.loop: asyncio.AbstractEventLoop
 
@@ -75,6 +76,8 @@ class FakeLayer(AsyncChannelLayer):
         self.answers.put((token, delivered))
 
     async def send(self, channel: str, message: Mapping[str, Any]) -> None:
+        if self.back is not None:
+            await self.back.wait()
         self.sent.put((channel, dict(message)))
 
     async def send_when_room(self, channel: str, message: Mapping[str, Any]) -> None:
