@@ -53,14 +53,16 @@ class _Settings:
         chosen: dict[str, Any] = {}
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             value = values.pop(field.name, None)
+            name = field.name
             variable = field.metadata.get("env")
             if value is None and variable and environ.get(variable):
                 value = _parse(environ[variable], field.default, variable)
+                name = f"environment variable {variable}"
             if value is None:
                 continue
             low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
             if (low is not None and value < low) or (high is not None and value > high):
-                raise ConfigurationError(f"{field.name} is {value}; it must be {_range(low, high)}")
+                raise ConfigurationError(f"{name} is {value}; it must be {_range(low, high)}")
             chosen[field.name] = value
         if values:
             raise TypeError(f"no such settings: {', '.join(values)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from procman.channels.pending import pending_message_store
+from procman.layers import names
 
 if TYPE_CHECKING:
     from procman.channels.asgi import ChannelLayerWrapper
@@ -52,11 +53,13 @@ class Channel(_Named):
         """Send the dict *content*: when the running consumer has ended, or at once.
 
         Raises:
-            TypeError: *content* is no dict. ChannelFull, MessageTooLarge, LayerUnavailable: sent at once, and refused.
+            TypeError: *content* is no dict, or the name is not valid.
+            ChannelFull, MessageTooLarge, LayerUnavailable: sent at once, and refused.
         """
         if not isinstance(content, dict):
             raise TypeError(f"you can only send dicts as content on channels, not {type(content).__name__}")
         if not immediately and pending_message_store.active:
+            names.check_channel(self.name)  # here the traceback still names the line that sent
             pending_message_store.append(self, content)
         else:
             self.channel_layer.send(self.name, content)
@@ -79,11 +82,13 @@ class Group(_Named):
         """Send the dict *content* to every member: when the running consumer has ended, or at once.
 
         Raises:
-            ValueError: *content* is no dict. MessageTooLarge, LayerUnavailable: sent at once, and refused.
+            ValueError: *content* is no dict. TypeError: the name is not valid.
+            MessageTooLarge, LayerUnavailable: sent at once, and refused.
         """
         if not isinstance(content, dict):
             raise ValueError(f"you can only send dicts as content on channels, not {type(content).__name__}")
         if not immediately and pending_message_store.active:
+            names.check_group(self.name)
             pending_message_store.append(self, content)
         else:
             self.channel_layer.send_group(self.name, content)

@@ -40,7 +40,7 @@ def describe() -> ProjectConfiguration:
     from django.conf import settings
 
     with _blaming("the settings"):
-        _ = settings.INSTALLED_APPS
+        _ = settings.INSTALLED_APPS, settings.SECRET_KEY
     with _blaming("the apps in INSTALLED_APPS"):
         django.setup(set_prefix=False)
     layer, config = _describe_layer(loaded)
@@ -49,6 +49,10 @@ def describe() -> ProjectConfiguration:
 
         with _blaming(f"ROOT_URLCONF {settings.ROOT_URLCONF!r}"):
             _ = get_resolver().url_patterns
+        from procman.channels.handler import ViewConsumer
+
+        with _blaming("MIDDLEWARE"):
+            ViewConsumer()
     return ProjectConfiguration(
         settings_module=module,
         layer=layer,
@@ -75,6 +79,8 @@ def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:
         if "ROUTING" not in settings:
             raise ConfigurationError("CHANNEL_LAYERS['default'] has no ROUTING: name your list of routes, or give []")
         config = dict(settings.get("CONFIG") or {})
+    with _blaming("CONFIG of CHANNEL_LAYERS['default']"):
+        backend(**config)
     with _blaming("ROUTING of CHANNEL_LAYERS['default']"):
         Router(settings["ROUTING"])
     return _layer_url(backend, config, settings_module), _plain(config)
@@ -144,6 +150,8 @@ def _place(error: BaseException) -> str:
     root = os.path.realpath(os.curdir) + os.sep
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = os.path.realpath(frame.filename)
+        if frame.filename.startswith("<"):  # the import system's own frames have no file
+            continue
         if path.startswith(root) and "site-packages" not in path:
             return f"{os.path.relpath(path)}:{frame.lineno}"
     return ""

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from procman.channels.message import Message
 from procman.errors import ConfigurationError
 from procman.importing import import_object
+from procman.layers import names
 
 Match = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -57,7 +58,11 @@ class Router:
             raise ImproperlyConfigured(
                 f"channel routing must be a list of routes or a dict of channel names to consumers, not {routing!r}"
             )
-        return list(routing)
+        routes = list(routing)
+        for route in routes:
+            if not callable(getattr(route, "match", None)) or not callable(getattr(route, "channel_names", None)):
+                raise ImproperlyConfigured(f"{route!r} in channel routing is no route: write route(channel, consumer)")
+        return routes
 
     @classmethod
     def normalise_re_arg(cls, value: Any) -> Any:
@@ -97,7 +102,7 @@ class Route:
     """One or more channels, with filters on the message's keys, to a consumer (a callable or its dotted name).
 
     Raises:
-        ImproperlyConfigured: the consumer does not import or is not callable.
+        ImproperlyConfigured: the consumer does not import or is not callable, or a channel's name is not valid.
         ValueError: a filter has a positional group.
     """
 
@@ -105,6 +110,11 @@ class Route:
         if isinstance(channels, str | bytes):
             channels = [channels]
         self.channels: set[str] = {Router.normalise_re_arg(channel) for channel in channels}
+        for channel in self.channels:
+            try:
+                names.check_receive([channel])
+            except TypeError as error:
+                raise ImproperlyConfigured(f"route({channel!r}, ...): {error}") from None
         self.consumer = self._resolve_consumer(consumer)
         self.filters = _compile(filters)
 

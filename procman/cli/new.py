@@ -34,7 +34,9 @@ def create_project(name: str, target: Path) -> None:
     from django.core.management.base import CommandError
 
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise ConfigurationError(f"{name!r} cannot be a project's name: use letters, digits and underscores")
+        raise ConfigurationError(
+            f"{name!r} cannot be a project's name: use letters, digits and underscores, a letter first"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"{target} exists already and is not empty: choose another name or directory")
     if not _TEMPLATE.is_dir():

@@ -34,6 +34,9 @@ def find_settings_module(given: str | None, directory: Path, environ: Mapping[st
         return environ[_SETTINGS]
     manage = directory / "manage.py"
     if not manage.is_file():
+        above = next((parent for parent in directory.parents if (parent / "manage.py").is_file()), None)
+        if above is not None:
+            raise ConfigurationError(f"no manage.py here, but there is one in {above}: run channels-run there")
         raise ConfigurationError(
             f"no manage.py here and {_SETTINGS} is not set: run channels-run in the directory of a Django project, "
             "or give --settings mysite.settings"
@@ -80,7 +83,7 @@ def settings_file(module: str) -> Path:
         locations = spec.submodule_search_locations or ()
     raise ConfigurationError(
         f"there is no settings module {module!r} (no {name!r}): run channels-run in the project's directory or correct "
-        "--settings"
+        f"--settings or {_SETTINGS}"
     )
 
 

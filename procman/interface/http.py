@@ -314,12 +314,13 @@ class Application:
         message = await exchange.next()
         start = parse_response(message)
         has_body = start.status not in (204, 304)
-        content, more_content = (start.content if has_body else b""), start.more_content
+        content, more_content, headers = start.content, start.more_content, start.headers
+        if not has_body:
+            # RFC 9110: such a response ends with its headers, and uvicorn would wait for the length that they name.
+            content, headers = b"", [header for header in headers if header[0].lower() != b"content-length"]
         exchange.has_started = True
         exchange.status = start.status
-        await self._send(
-            exchange, send, {"type": "http.response.start", "status": start.status, "headers": start.headers}
-        )
+        await self._send(exchange, send, {"type": "http.response.start", "status": start.status, "headers": headers})
         while True:
             part = {"type": "http.response.body", "body": content, "more_body": more_content}
             await self._send(exchange, send, part)

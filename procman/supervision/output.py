@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-MAX_LINE = 64 * 1024  # bytes; a longer line is cut into pieces of this size, each with its prefix
+MAX_LINE = 1024 * 1024  # bytes; a longer line is cut into pieces of this size, each with its prefix
 # What a process has written without a line end (a prompt) is shown after this many seconds.
 PARTIAL_DELAY = 0.2
 

@@ -6,7 +6,8 @@ happened and carries the actions out, in order; between two events it waits unti
 The rules:
 
 - a process that was ready restarts at once, from a budget of ``BUDGET`` per slot that refills one per
-  ``BUDGET_REFILL`` seconds; an empty budget, or a death before ready, backs off exponentially;
+  ``BUDGET_REFILL`` seconds that the slot's process was up; an empty budget, or a death before ready, backs off
+  exponentially;
 - a death by SIGTERM or SIGINT that nobody here sent is held for ``HOLD``: platforms signal every process at once, and
   the supervisor's own signal may be on its way;
 - it gives up, with an exit status of its own, when a type cannot be started at all or stays down in a crash loop;
@@ -101,7 +102,6 @@ class Slot:
     restarts: int = -1
     timer: float | None = None  # STARTING: too slow; BACKOFF: start; STOPPING: kill
     budget: float = BUDGET
-    budget_at: float = 0.0
     failures: int = 0  # exponent of the backoff; goes down by one per BUDGET_REFILL seconds of running
     early_deaths: int = 0
     replaced: bool = False  # stopped in order to be started again
@@ -113,9 +113,12 @@ class Slot:
         self.state = state
 
     def take_budget(self, now: float) -> bool:
-        """Whether a restart at once is left; takes it."""
-        self.budget = min(BUDGET, self.budget + (now - self.budget_at) / BUDGET_REFILL)
-        self.budget_at = now
+        """Whether a restart at once is left; takes it.
+
+        Only time that the process was up gives some back: a pause before a start has earned nothing.
+        """
+        uptime = now - self.ready_at if self.ready_at is not None else 0.0
+        self.budget = min(BUDGET, self.budget + uptime / BUDGET_REFILL)
         if self.budget < 1:
             return False
         self.budget -= 1
@@ -381,7 +384,7 @@ class Policy:
         if not alive or passed >= 4:
             self._quit = True
             lost = [Log("ERROR", f"{slot.member.name} (pid {slot.pid}) cannot be killed") for slot in alive]
-            return [*lost, Quit(self.status)]
+            return [*lost, Log("INFO", "stopped"), Quit(self.status)]
         actions: list[Action] = []
         first = min(slot.member.stop_phase for slot in alive)
         for slot in alive:

@@ -21,6 +21,17 @@ def test_outside_a_consumer_a_send_leaves_at_once(layer):
     assert layer.groups["g"] == ["c"]
 
 
+def test_a_name_that_is_not_valid_is_refused_where_it_is_sent_to(layer):
+    pending_message_store.prepare()
+    try:
+        with pytest.raises(TypeError, match="'a b'"):
+            Channel("a b").send({})
+        with pytest.raises(TypeError, match="'room 5!'"):
+            Group("room 5!").send({})
+    finally:
+        assert pending_message_store.collect() == []
+
+
 def test_only_dicts_can_be_sent(layer):
     with pytest.raises(TypeError, match="dicts"):
         Channel("a").send("text")

@@ -137,6 +137,8 @@ def test_consumers_may_be_dotted_names():
         (lambda: route("a", "nodots"), "dotted path"),
         (lambda: route("a", 5), "not callable"),
         (lambda: Router(5), "list of routes"),
+        (lambda: Router([first]), "write route"),
+        (lambda: route("websocket connect", first), "'websocket connect'"),
     ],
 )
 def test_what_does_not_import_is_named(make, text):

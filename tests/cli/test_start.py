@@ -101,7 +101,7 @@ def test_an_address_of_another_machine(project: Path) -> None:
 def test_a_number_in_the_environment_that_is_none(project: Path) -> None:
     assert "PORT is 'many'" in error_of(channels_run(project, PORT="many"))
     assert "WEB_CONCURRENCY is 'many'" in error_of(channels_run(project, WEB_CONCURRENCY="many"))
-    assert "workers is 0" in error_of(channels_run(project, WEB_CONCURRENCY="0"))
+    assert "WEB_CONCURRENCY is 0" in error_of(channels_run(project, WEB_CONCURRENCY="0"))
 
 
 def test_the_reason_of_settings_that_do_not_import_is_said_in_one_line(project: Path) -> None:

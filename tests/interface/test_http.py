@@ -68,6 +68,20 @@ def test_a_response_to_head_has_the_length_but_no_content(site):
     assert rest.startswith(b"HTTP/1.1 204") and rest.endswith(b"\r\n\r\n") and b"dropped" not in rest
 
 
+def test_a_304_with_a_body_and_its_length_is_a_304_without(site, caplog):
+    with site.raw(GET) as client:
+        offer, _ = site.layer.take()
+        headers = [(b"Content-Length", b"4"), (b"ETag", b"x")]
+        site.layer.finish(offer, {"status": 304, "headers": headers, "content": b"four"})
+        client.shutdown(1)
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert data.startswith(b"HTTP/1.1 304") and data.endswith(b"\r\n\r\n")
+    assert b"content-length" not in data.lower() and b"ETag: x".lower() in data.lower()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_connection_serves_one_request_after_the_other(site):
     with site.raw(GET) as client:
         for number in range(3):

@@ -128,6 +128,17 @@ def test_the_eleventh_restart_in_a_row_waits_and_the_budget_comes_back() -> None
     assert Spawn("worker.1") in machine.exit("worker.1")
 
 
+def test_time_spent_waiting_for_a_start_gives_no_restart_back() -> None:
+    machine = Machine()
+    machine.ready_all()
+    pauses = 0
+    for _ in range(20):
+        pauses += Spawn("worker.1") not in machine.exit("worker.1")
+        machine.advance(31.0 if "worker.1" not in machine.pids else 0.0)
+        machine.ready("worker.1")
+    assert pauses == 10
+
+
 def test_deaths_before_ready_back_off_exponentially_up_to_the_cap() -> None:
     machine = Machine()
     machine.ready("layer", "interface.1", "worker.2")
@@ -279,7 +290,7 @@ def test_a_stop_goes_interface_then_workers_then_layer() -> None:
     assert actions == [Terminate("worker.1"), Terminate("worker.2")]
     assert machine.exit("worker.1", 0) == []
     assert machine.exit("worker.2", 0) == [CloseLifetime("layer")]
-    assert machine.exit("layer", 0) == [Quit(0)]
+    assert machine.exit("layer", 0) == [Log("INFO", "stopped"), Quit(0)]
 
 
 def test_workers_are_asked_at_half_time_although_the_interface_still_drains() -> None:

@@ -91,6 +91,7 @@ class Finishes(Registry):
         if own is not None and not own.is_alive:
             own = None
         inside: list[Any] = []  # what the offer's own interface gets, in one frame with the end
+        refused: Counter[str] = Counter()
         for send in batch.sends:
             name, body, is_group = send
             if is_group:
@@ -99,8 +100,14 @@ class Finishes(Registry):
                 self.group_send(name, body, batch.peers[0], now, own)
             elif own is not None and self.owner(name) is own:
                 inside.append(send)
-            else:
-                self._put(name, body, batch, now)
+            elif not self._put(name, body, batch, now):
+                refused[name] += 1
+        for name, count in refused.items():
+            self.switch.log(
+                logging.ERROR,
+                "channel %s was full for %.0f s: %d message(s) that a consumer of %s in %s sent to it are dropped",
+                *(name, FULL_RETRY, count, entry.channel if entry else "a message", batch.label),
+            )
         if entry is not None:
             if batch.session is not None:
                 self.store_session(entry, batch.session)
@@ -170,27 +177,23 @@ class Finishes(Registry):
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _put(self, name: str, body: bytes, batch: Batch, now: float) -> None:
-        """One send to something else than the offer's own interface."""
+    def _put(self, name: str, body: bytes, batch: Batch, now: float) -> bool:
+        """One send to something else than the offer's own interface; False if its channel is full."""
         served = self.receiver(name)
         if served is not None:
             self.switch.push(served.peer, (frames.REPLY, name, body))
-            return
+            return True
         if self.is_dead(name):
             self.dead_drop_count += 1
-            return
+            return True
         queue = local_prefix(name)
         if self.switch.has_room(queue, batch.limits.capacity_of(name), now):
             deadline = now + batch.limits.expiry
             self.switch.enqueue(Entry(self.new_key(), name, queue, body, deadline=deadline, since=now), now)
-            return
+            return True
         self.switch.dropped_count += 1
         self.switch.mailbox.refused(queue, now)
-        self.switch.log(
-            logging.ERROR,
-            "channel %s was full for %.0f s: a message that a consumer of %s in %s sent to it is dropped",
-            *(name, FULL_RETRY, batch.entry.channel if batch.entry else "a message", batch.label),
-        )
+        return False
 
     def _has_room(self, batch: Batch, now: float) -> bool:
         needed: Counter[str] = Counter()
