@@ -25,6 +25,7 @@ from procman.interface.body import Body
 from procman.interface.errors import ClientGone, InvalidReply, Refusal
 from procman.interface.messages import SAFE_METHODS, SocketReply, build_request, parse_chunk, parse_response
 from procman.interface.replies import Replies
+from procman.layers import names
 from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
 from procman.log import escape
@@ -291,7 +292,7 @@ class Application:
             content = await body.read_inline()
             if body.has_more:
                 exchange.body = body
-                body.channel = exchange.reply_channel.replace("!", ".body?")
+                body.channel = names.body_channel(exchange.reply_channel)
         message = build_request(
             scope,
             exchange.reply_channel,

@@ -18,6 +18,7 @@ NORMAL, SINGLE_READER, PROCESS_LOCAL = "normal", "single-reader", "process-local
 
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
 _CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(?:[?!][a-zA-Z0-9\-_.]*)?")
+_BODY = ".body?"
 _ALPHABET = string.ascii_letters + string.digits
 _random = random.SystemRandom()
 
@@ -112,3 +113,14 @@ class NameRules:
     def non_local_name(name: str) -> str:
         """*name* up to and including its ``!``; other names whole."""
         return local_prefix(name)
+
+
+def body_channel(reply_channel: str) -> str:
+    """Where the body of the request behind *reply_channel* follows in chunks."""
+    return reply_channel.replace("!", _BODY, 1)
+
+
+def body_owner(channel: str) -> str:
+    """The interface that sends chunks to *channel*, empty if it is no channel of a body."""
+    owner, mark, _ = channel.partition(_BODY)
+    return owner if mark else ""

@@ -43,3 +43,10 @@ def test_the_local_prefix_ends_at_the_mark() -> None:
 def test_receiving_needs_at_least_one_name() -> None:
     with pytest.raises(AssertionError):
         names.check_receive([])
+
+
+def test_the_channel_of_a_body_names_its_interface() -> None:
+    channel = names.body_channel("interface.1.abcd!12")
+    names.check_channel(channel, receive=True)
+    assert names.body_owner(channel) == "interface.1.abcd"
+    assert names.body_owner("interface.1.abcd!12") == names.body_owner("chat") == ""

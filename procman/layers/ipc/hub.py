@@ -17,10 +17,11 @@ from procman.layers.errors import LayerError
 from procman.layers.ipc import frames
 from procman.layers.ipc.finishes import Finishes
 from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, Served, SocketRecord
+from procman.layers.ipc.registry import BODY_END
 from procman.layers.ipc.switch import LOST
 from procman.layers.limits import Limits
 from procman.layers.mailbox import FOREVER
-from procman.layers.names import local_prefix
+from procman.layers.names import body_owner, local_prefix
 
 
 class BadFrame(LayerError):
@@ -197,7 +198,11 @@ class Hub(Finishes):
     def _receive(
         self, peer: Peer, now: float, rid: int, channels: list[str], block: bool, timeout: float | None
     ) -> None:
-        self.switch.receive(peer, rid, channels, timeout if block else 0.0, now)
+        name = channels[0]
+        if block and name not in self.switch.mailbox.queues and body_owner(name) in self.dead:
+            self.switch.push(peer, (frames.OK, rid, (name, BODY_END)))
+        else:
+            self.switch.receive(peer, rid, channels, timeout if block else 0.0, now)
 
     def _cancel(self, peer: Peer, now: float, rid: int) -> None:
         self.switch.cancel(peer, rid)

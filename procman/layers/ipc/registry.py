@@ -15,9 +15,11 @@ from procman.layers.groups import Groups, HeldMembers
 from procman.layers.ipc import frames
 from procman.layers.ipc.peers import Entry, Peer, Served, SocketRecord
 from procman.layers.ipc.switch import DONE, DROPPED, EXPIRED, Switch
-from procman.layers.names import local_prefix
+from procman.layers.names import body_owner, local_prefix
 
 MAX_SESSION_BYTES = 64 * 1024
+# What an interface sends last when the client has left in the middle of a body.
+BODY_END = codec.encode({"closed": True})
 _DEAD_NAMES = 1024
 _MAX_TOKENS = 10_000
 _GONE_AWAY, _ABNORMAL = 1012, 1006
@@ -74,6 +76,8 @@ class Registry:
         while len(self.dead) > _DEAD_NAMES:
             self.dead.popitem(last=False)
         self.members.remove_interface(served.name)
+        # Workers that read the bodies of its requests must not wait for the rest.
+        self.switch.answer_receivers(lambda name: body_owner(name) == served.name, BODY_END)
         for token in [token for token, waiting in self._tokens.items() if waiting[3] is served]:
             self.written(token, False)
         if code == _ABNORMAL:

@@ -132,6 +132,13 @@ class Switch:
             for name in channels:
                 self._receivers.setdefault(name, {})[receiver] = None
 
+    def answer_receivers(self, is_meant: Callable[[str], bool], body: bytes) -> None:
+        """Answer those who wait for a channel that *is_meant* with *body*."""
+        for name in [name for name in self._receivers if is_meant(name)]:
+            for receiver in list(self._receivers.get(name, ())):
+                self._forget_receiver(receiver)
+                self.push(receiver.peer, (frames.OK, receiver.rid, (name, body)))
+
     def cancel(self, peer: Peer, rid: int) -> None:
         """Forget the parked request *rid*, unanswered."""
         receiver = peer.receivers.get(rid)

@@ -405,6 +405,17 @@ def test_messages_for_a_dead_interface_are_dropped_and_counted(bench: Bench) -> 
     assert bench.statistics()["dropped_count"] == 1
 
 
+def test_whoever_reads_a_body_of_a_dead_interface_hears_that_it_ends(bench: Bench) -> None:
+    peer, early, late = interface(bench), bench.connect(), bench.connect()
+    bench.say(early, frames.RECEIVE, 1, ["i.body?1"], True, 60.0)
+    bench.leave(peer)
+    bench.say(late, frames.RECEIVE, 2, ["i.body?2"], True, 60.0)
+    for reader, rid, name in ((early, 1, "i.body?1"), (late, 2, "i.body?2")):
+        ((operation, answered, (channel, body)),) = bench.heard(reader)
+        assert (operation, answered, channel) == (frames.OK, rid, name)
+        assert codec.decode(body) == {"closed": True}
+
+
 def test_an_interface_that_comes_back_after_its_death_is_told_so(bench: Bench) -> None:
     bench.leave(interface(bench))
     peer = bench.hub.connected()
