@@ -501,7 +501,7 @@ def test_a_finish_that_is_sent_again_is_applied_if_its_frame_is_offered_again() 
 def test_a_finish_whose_interface_never_comes_is_applied_once_when_it_is_given_up() -> None:
     bench = Bench()
     taker = worker(bench, "zero")
-    bench.say(taker, frames.FINISH, "i:1", [["w", BODY, False]], None, True)
+    bench.say(taker, frames.FINISH, "i:1", [["w", BODY, False], ["i!1", b"answer", False]], None, True)
     bench.pass_time(10.1)
     bench.say(taker, frames.FINISH, "i:1", [["w", BODY, False]], None, True)
     assert bench.statistics()["messages_pending"] == 1
