@@ -162,11 +162,9 @@ class Finishes(Registry):
                 self._acknowledge(batch, now)
 
     def receiver(self, channel: str) -> Served | None:
-        """The live interface that owns *channel*, None also while what was sent earlier waits for its report."""
+        """The live interface that owns *channel*, None before its report: what comes earlier waits for it, in order."""
         served = self.owner(channel)
-        if served is not None and not served.has_reported and served.name + "!" in self.switch.mailbox.queues:
-            return None
-        return served
+        return served if served is not None and served.has_reported else None
 
     def keep_part(self, peer: Peer, rid: int, channel: str, body: bytes, key: str) -> None:
         """Have *peer* wait with a part until the interface of *channel* is there, or will not come."""

@@ -100,7 +100,7 @@ class Hub(Finishes):
         self.switch.disconnected(peer, now)
         served, peer.served = peer.served, None
         if served is not None:
-            self.lost(served, 1006, now)
+            self.gone(served, now)
 
     def tick(self, now: float) -> None:
         """Do what is due."""

@@ -95,6 +95,7 @@ class Served:
     peer: Peer
     is_alive: bool = True
     has_reported: bool = False
+    was_dead: bool = False  # declared so before this connection, and has to be told
     offers: dict[int, Entry] = field(default_factory=dict)  # until their end
     sockets: dict[str, SocketRecord] = field(default_factory=dict)
 

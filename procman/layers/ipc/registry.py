@@ -61,11 +61,25 @@ class Registry:
         old = self.interfaces.get(name)
         if old is not None:  # its connection broke without the end having been noticed yet
             old.peer.served = None
-            self.lost(old, _ABNORMAL, self.switch.now)
-            self.dead.pop(name, None)
-            was_dead = True
-        peer.served = self.interfaces[name] = Served(name, peer)
+            self.gone(old, self.switch.now)
+            was_dead = self.dead.pop(name, False) is None
+        peer.served = self.interfaces[name] = Served(name, peer, was_dead=was_dead)
         return was_dead
+
+    def gone(self, served: Served, now: float) -> None:
+        """The connection of *served* has ended.
+
+        Before a report nothing has been run for it, and it may be waiting on another connection: while a hub is away
+        its listening socket goes on taking connections, and the interface gives one up when no welcome comes.
+        """
+        if served.has_reported or served.sockets or served.offers:
+            self.lost(served, _ABNORMAL, now)
+            return
+        served.is_alive = False
+        del self.interfaces[served.name]
+        self.members.remove_interface(served.name)
+        if served.was_dead:
+            self.dead[served.name] = None
 
     def lost(self, served: Served, code: int, now: float) -> None:
         """*served* has gone: run the disconnects of its sockets, each once, and forget its members."""

@@ -405,6 +405,25 @@ def test_messages_for_a_dead_interface_are_dropped_and_counted(bench: Bench) -> 
     assert bench.statistics()["dropped_count"] == 1
 
 
+def test_a_connection_that_an_interface_gave_up_before_its_report_is_no_death(bench: Bench) -> None:
+    for _ in range(2):  # a hub that starts late finds both connections waiting
+        first = bench.connect(frames.INTERFACE, "i", "zero")
+        bench.leave(first)
+    bench.connect(frames.INTERFACE, "i", "zero")
+    second = bench.hub.connected()
+    bench.say(second, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "zero")
+    assert bench.heard(second) == [(frames.WELCOME, frames.VERSION, "one", False)]
+
+
+def test_a_death_is_told_also_when_the_first_connection_after_it_was_given_up(bench: Bench) -> None:
+    bench.leave(interface(bench))
+    peers = [bench.hub.connected() for _ in range(2)]
+    for peer in peers:
+        bench.say(peer, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "one")
+        assert bench.heard(peer) == [(frames.WELCOME, frames.VERSION, "one", True)]
+        bench.leave(peer)
+
+
 def test_whoever_reads_a_body_of_a_dead_interface_hears_that_it_ends(bench: Bench) -> None:
     peer, early, late = interface(bench), bench.connect(), bench.connect()
     bench.say(early, frames.RECEIVE, 1, ["i.body?1"], True, 60.0)
