@@ -41,9 +41,9 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     The limits are the sender's: the hub applies them to what this process sends.
 
     ``send`` and ``send_group`` are sent a second time when the hub dies before it has answered. A message on a channel
-    of workers is not queued twice by that: what the hub had taken was lost together with its queues. One to a socket, or
-    to a group of sockets, may have been passed on already, and then arrives twice. What a consumer sends is held until
-    its end, and applied once.
+    of workers is not queued twice by that: what the hub had taken was lost together with its queues. One to a socket,
+    or to a group of sockets, may have been passed on already, and then arrives twice. What a consumer sends is held
+    until its end, and applied once.
     """
 
     def __init__(
