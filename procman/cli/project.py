@@ -154,7 +154,12 @@ def choose_layer(given: str | None, default: str) -> str:
     chosen = given or os.environ.get(ENV_LAYER) or default
     if chosen in ("redis", "memory"):
         chosen += "://"
-    address = parse(chosen)
+    try:
+        address = parse(chosen)
+    except ConfigurationError as error:
+        if given or not os.environ.get(ENV_LAYER):
+            raise
+        raise ConfigurationError(f"environment variable {ENV_LAYER}: {error}") from None
     if address.scheme == "memory":
         raise ConfigurationError(
             "a memory:// layer lives within one process, and the interface and the workers are several: "

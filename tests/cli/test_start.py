@@ -98,6 +98,10 @@ def test_an_address_of_another_machine(project: Path) -> None:
     assert "--bind" in error_of(channels_run(project, "--bind", "192.0.2.1", "--port", "0"))
 
 
+def test_a_layer_address_in_the_environment_that_is_none(project: Path) -> None:
+    assert "PROCMAN_LAYER: layer address 'garbage'" in error_of(channels_run(project, PROCMAN_LAYER="garbage"))
+
+
 def test_a_number_in_the_environment_that_is_none(project: Path) -> None:
     assert "PORT is 'many'" in error_of(channels_run(project, PORT="many"))
     assert "WEB_CONCURRENCY is 'many'" in error_of(channels_run(project, WEB_CONCURRENCY="many"))
