@@ -17,7 +17,7 @@ from procman.errors import ProcmanError
 
 IS_WINDOWS = os.name == "nt"
 
-_COMMANDS = ("start", "status", "new", "interface", "worker", "layer")
+_COMMANDS = ("start", "status", "check", "new", "interface", "worker", "layer")
 
 _HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.
 
@@ -32,6 +32,7 @@ Examples:
     channels-run --port 9000 --workers 4      another port, four worker processes
     channels-run start --help                 every limit and its default
     channels-run status                       what is running, from another terminal
+    channels-run check                        what would go wrong, before it does
     channels-run new mysite                   a new project with a chat to try
     channels-run worker                       one role in the foreground (containers, Procfiles)
 
