@@ -17,6 +17,7 @@ from typing import Any
 from procman.channels.consuming import ConsumerRunner
 from procman.channels.message import Message
 from procman.channels.signals import worker_ready
+from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers.base import Delivery
 from procman.layers.errors import LayerUnavailable
@@ -25,6 +26,10 @@ logger = logging.getLogger("django.channels")
 
 # A signal between the look at `termed` and the wait is noticed after this long at the latest.
 _TAKE_TIMEOUT = 2.0
+# Platforms send SIGTERM to every process of a site in one moment. The interface then closes its sockets, and their
+# disconnects are still to be run: a worker below a supervisor goes on until nothing has come for the first of these
+# times, at most for the second.
+_LINGER, _LONGEST_LINGER = 0.25, 5.0
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.05, 1.0
 
 
@@ -37,6 +42,7 @@ class Worker(ConsumerRunner):
 
     termed: Any
     in_job: Any
+    lingers = False  # below a supervisor, which asks for a stop in another way than by a signal
 
     def __init__(
         self,
@@ -55,6 +61,8 @@ class Worker(ConsumerRunner):
         self.in_job = False
         self._outage = False
         self._backoff = _FIRST_BACKOFF
+        self._lingers_until: float | None = None
+        self._is_woken = False
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
@@ -64,12 +72,20 @@ class Worker(ConsumerRunner):
         signal.signal(signal.SIGINT, self.sigterm_handler)
 
     def sigterm_handler(self, signo: int, stack_frame: Any) -> None:
-        """Have ``run`` return once the current message is finished."""
-        self.stop()
+        """Have ``run`` return once the current message is finished, or, if it lingers, once no other comes."""
+        if not self.lingers:
+            self.stop()
+        elif self._lingers_until is None:
+            self._lingers_until = SystemClock.monotonic() + _LONGEST_LINGER
+            self._is_woken = True
+            self._wake()
 
     def stop(self) -> None:
         """Have ``run`` return: now if it waits, else once the current message is finished."""
         self.termed = True
+        self._wake()
+
+    def _wake(self) -> None:
         wake = getattr(self.channel_layer, "wake", None)
         if wake is not None:
             wake()
@@ -102,8 +118,8 @@ class Worker(ConsumerRunner):
         if not channels:
             raise ConfigurationError("no channel is left to read: check --only-channels and --exclude-channels")
         try:
-            while not self.termed:
-                self.step(channels)
+            while not self.termed and not self._has_lingered(self.step(channels)):
+                pass
         finally:
             self.in_job = False
             for number, handler in handlers or ():
@@ -128,9 +144,20 @@ class Worker(ConsumerRunner):
         self.handle(delivery)
         return True
 
+    def _has_lingered(self, handled: bool) -> bool:
+        """Whether a worker that lingers may end, after a step that *handled* a message or waited for one in vain."""
+        if self._lingers_until is None:
+            return False
+        if not handled and not self._is_woken:
+            return True
+        if not handled:
+            self._is_woken = False  # the signal ended that wait; the next one counts
+        return SystemClock.monotonic() >= self._lingers_until
+
     def _take(self, channels: Sequence[str]) -> Delivery | None:
         if self._delivers:
-            delivery: Delivery | None = self.channel_layer.take(channels, _TAKE_TIMEOUT)
+            timeout = _TAKE_TIMEOUT if self._lingers_until is None else _LINGER
+            delivery: Delivery | None = self.channel_layer.take(channels, timeout)
             return delivery
         channel, content = self.channel_layer.receive_many(channels, block=True)
         if channel is None:
@@ -222,6 +249,7 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
     from procman.channels.log import setup_worker_logging
     from procman.channels.signals import worker_process_ready
     from procman.lifetime import announce_ready, watch_lifetime
+    from procman.settings import ENV_LIFETIME_FD
 
     try:
         django.setup(set_prefix=False)
@@ -242,7 +270,8 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
     gc.freeze()
     worker_process_ready.send(sender=worker)
     worker.ready()
-    watch_lifetime(lambda: os._exit(1))
+    worker.lingers = bool(os.environ.get(ENV_LIFETIME_FD))
+    watch_lifetime(worker.stop)  # the supervisor asks for a stop, or has died
     announce_ready()
     logger.info("worker ready, listening on %d channel%s", len(channels), "" if len(channels) == 1 else "s")
     worker.run()

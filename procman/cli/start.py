@@ -78,7 +78,8 @@ def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.s
         ),
         ProcessType("interface", [*us, "interface", "--fd", str(tcp.fileno()), *interface_flags],
                     pass_fds=(tcp.fileno(),), stop_phase=0),
-        ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1),
+        ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
+                    stops_by_lifetime=True),
     ]  # fmt: skip
 
 

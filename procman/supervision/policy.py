@@ -387,8 +387,9 @@ class Policy:
             return [*lost, Log("INFO", "stopped"), Quit(self.status)]
         actions: list[Action] = []
         first = min(slot.member.stop_phase for slot in alive)
+        last = max(slot.member.stop_phase for slot in self.slots.values())
         for slot in alive:
-            name, layer = slot.member.name, slot.member.stops_by_lifetime
+            name, layer = slot.member.name, slot.member.stops_by_lifetime and slot.member.stop_phase == last
             if name not in self._asked and (slot.member.stop_phase == first or (passed >= 1 and not layer)):
                 self._asked.add(name)
                 if slot.state in ALIVE - {State.STOPPING}:

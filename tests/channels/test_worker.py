@@ -33,6 +33,15 @@ def run(wrapper, consumer, channel="test", content=None, steps=1, **facts):
     return worker
 
 
+class Clock:
+    """A clock that the test moves."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
 class CountedWorker(Worker):
     """Stops after as many rounds as ``termed`` was set to."""
 
@@ -117,6 +126,65 @@ def test_a_signal_lets_the_current_message_finish(layer, wrapper, number):
     assert layer.sent() == [{"text": "done"}]
     assert layer.woken == 1
     assert signal.getsignal(number) is before
+
+
+def test_a_worker_that_lingers_runs_what_still_comes_after_the_signal(layer, wrapper):
+    calls = []
+
+    def consumer(message):
+        calls.append(message["n"])
+        if message["n"] == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    wrapper.router.add_route(route("test", consumer))
+    for number in range(3):
+        layer.deliver("test", {"n": number})
+    layer.deliveries.insert(2, None)  # the wait that the signal has ended: it must not count as a quiet one
+    worker = Worker(wrapper)
+    worker.lingers = True
+    worker.run()
+    assert calls == [0, 1, 2]
+    assert layer.woken == 1
+    assert not worker.termed
+
+
+def test_a_worker_lingers_no_longer_than_five_seconds(layer, wrapper, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("procman.channels.worker.SystemClock", clock)
+    calls = []
+
+    def consumer(message):
+        calls.append(message["n"])
+        clock.now += 2.0
+        if message["n"] == 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    wrapper.router.add_route(route("test", consumer))
+    for number in range(10):
+        layer.deliver("test", {"n": number})
+    worker = Worker(wrapper)
+    worker.lingers = True
+    worker.run()
+    assert calls == [0, 1, 2, 3]
+
+
+def test_a_stop_ends_a_worker_that_lingers(layer, wrapper):
+    calls = []
+
+    def consumer(message):
+        calls.append(message["n"])
+        if message["n"] == 0:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            worker.stop()
+
+    wrapper.router.add_route(route("test", consumer))
+    for number in range(3):
+        layer.deliver("test", {"n": number})
+    worker = Worker(wrapper)
+    worker.lingers = True
+    worker.run()
+    assert calls == [0, 1]
 
 
 def test_ready_fires_once_per_thread(layer, wrapper):

@@ -85,6 +85,18 @@ def test_sockets_survive_a_restart_of_every_worker(site: Site) -> None:
     wait_until(lambda: len(marks(site, "disconnect")) == SOCKETS, 20)
 
 
+def test_a_sigterm_to_every_process_at_once_still_runs_the_disconnects(site: Site) -> None:
+    with talking(site.ws_url, SOCKETS) as talkers:
+        talk_on(talkers)
+        for pid in [*sorted(descendants(site.pid)), site.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert site.process is not None
+        assert site.process.wait(8) == 0
+        wait_until(lambda: all("1012" in talker.closed for talker in talkers.talkers), 5)
+        assert len(marks(site, "disconnect")) == SOCKETS
+        assert "restarting" not in site.log and "killing" not in site.log
+
+
 def test_sockets_survive_the_death_of_the_layer(site: Site) -> None:
     with talking(site.ws_url, SOCKETS) as talkers:
         talk_on(talkers)
