@@ -1,9 +1,11 @@
 """The command line of the benchmarks: runs the rows asked for, prints a table, writes JSON."""
 
 import json
+import math
 import os
 import platform
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,15 +14,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import procman
-from benchmarks.rows import ROWS, Row
+from benchmarks import plot
+from benchmarks.layers.rows import LAYER_ROWS
+from benchmarks.rows import ROWS as SERVER_ROWS
+from benchmarks.rows import Row
+
+ROWS = SERVER_ROWS | LAYER_ROWS
+GROUPS = {"layers": list(LAYER_ROWS), "servers": list(SERVER_ROWS)}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("rows", nargs=-1, type=click.Choice(sorted(ROWS)))
+@click.argument("rows", nargs=-1, type=click.Choice(sorted([*ROWS, *GROUPS])))
 @click.option("--rounds", default=5, show_default=True, help="Rounds; in each, every server is started and measured.")
 @click.option("--seconds", default=5.0, show_default=True, help="Seconds of load per measurement, after a warm-up.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every sample to this file.")
-def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | None) -> None:
+@click.option("--svg", "svg_path", type=click.Path(path_type=Path), help="Draw the medians into this file.")
+def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | None, svg_path: Path | None) -> None:
     """Time procman and its peers on the same work.
 
     Servers take turns, A B C A B C, so that a machine whose speed drifts is equally unfair to all. The table shows
@@ -28,14 +37,15 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
 
     \b
     scripts/bench               all rows
+    scripts/bench servers       those through servers: HTTP, WebSocket, start
+    scripts/bench layers        those of the channel layers alone
     scripts/bench echo          one row
-    scripts/bench --json FILE   keep the samples
+    scripts/bench --json FILE --svg FILE   keep the samples, draw them
     """
-    chosen = [ROWS[name] for name in rows or sorted(ROWS)]
+    names = [name for asked in rows or GROUPS for name in GROUPS.get(asked, [asked])]
+    chosen = [_without_absent(ROWS[name]) for name in dict.fromkeys(names)]
     console = Console(width=max(Console().width, 110))
-    samples: dict[str, dict[str, list[dict[str, float]]]] = {
-        row.name: {server.name: [] for server in row.servers} for row in chosen
-    }
+    samples: plot.Samples = {row.name: {server.name: [] for server in row.servers} for row in chosen}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=rounds * sum(len(row.servers) for row in chosen))
@@ -47,9 +57,17 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
                     progress.advance(task)
     for row in chosen:
         console.print(table(row, samples[row.name]))
+    for note in sorted({f"{s.name}: {s.absent}" for name in names for s in ROWS[name].servers if s.absent}):
+        console.print(f"not measured: {note}")
+    if svg_path:
+        svg_path.write_text(plot.draw([(row.name, row.title, row.unit) for row in chosen], samples))
     if json_path:
         facts = {"procman": procman.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
-        json_path.write_text(json.dumps({**facts, "seconds": seconds, "rows": samples}, indent=1))
+        json_path.write_text(json.dumps({**facts, "seconds": seconds, "rows": plot.without_nan(samples)}, indent=1))
+
+
+def _without_absent(row: Row) -> Row:
+    return replace(row, servers=tuple(server for server in row.servers if not server.absent))
 
 
 def table(row: Row, samples: dict[str, list[dict[str, float]]]) -> Table:
@@ -65,11 +83,17 @@ def table(row: Row, samples: dict[str, list[dict[str, float]]]) -> Table:
             f"{statistics.median(rates):,.0f}",
             f"{min(rates):,.0f}",
             f"{max(rates):,.0f}",
-            f"{statistics.median(s['p50_ms'] for s in samples[server.name]):.2f}",
-            f"{statistics.median(s['p99_ms'] for s in samples[server.name]):.2f}",
+            _milliseconds(samples[server.name], "p50_ms"),
+            _milliseconds(samples[server.name], "p99_ms"),
             f"{ours / statistics.median(rates):.2f}",
         )
     return result
 
 
-main()
+def _milliseconds(samples: list[dict[str, float]], name: str) -> str:
+    found = statistics.median(sample[name] for sample in samples)
+    return "" if math.isnan(found) else f"{found:.3f}" if found < 1 else f"{found:.2f}"
+
+
+if __name__ == "__main__":
+    main()

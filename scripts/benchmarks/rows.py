@@ -22,10 +22,11 @@ PEERS = Path(__file__).parents[2] / ".bench" / "bin"
 
 @dataclass(frozen=True)
 class Server:
-    """A server's name and its command line; ``{port}`` is put in."""
+    """A server's name and its command line; ``{port}`` is put in. *absent* says why it cannot be measured."""
 
     name: str
     command: tuple[str, ...]
+    absent: str = ""
 
 
 Sample = dict[str, float]
