@@ -18,6 +18,7 @@ from procman.layers.limits import MAX_MESSAGE_SIZE
 
 _PLAIN = frozenset({bytes, str, int, float, bool, type(None)})
 _ALLOWED = _PLAIN | {list, dict, tuple}
+_SEQUENCES = frozenset({list, tuple})
 _STR = frozenset({str})
 _UINT64 = b"\xcf"  # the first byte of an unsigned 64-bit integer on the wire
 _INT64 = range(-(2**63), 2**63)
@@ -108,6 +109,9 @@ def _is_plain(message: Mapping[str, Any]) -> bool:
             return True
         if not types <= _ALLOWED:
             return False
+        if types <= _SEQUENCES:  # the pairs of headers: no look at each
+            values = list(chain.from_iterable(values))
+            continue
         below: list[Any] = list(chain.from_iterable(v for v in values if type(v) is list or type(v) is tuple))
         if dict in types:
             for value in values:
