@@ -1,0 +1,1 @@
+"""A channel layer over Redis or Valkey, where several hosts take part."""
