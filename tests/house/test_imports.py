@@ -28,6 +28,7 @@ DOORS = {
     "uvicorn": ("interface/server.py", "interface/websocket.py"),
     "websockets": ("interface/websocket.py",),
     "uvloop": ("layers/ipc/server.py", "interface/server.py"),
+    "cryptography": ("layers/redis/crypto.py",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "redis": ("layers/redis/",),
