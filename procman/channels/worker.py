@@ -122,6 +122,7 @@ class Worker(ConsumerRunner):
                 pass
         finally:
             self.in_job = False
+            self._stop_taking()
             for number, handler in handlers or ():
                 signal.signal(number, handler)
 
@@ -164,6 +165,11 @@ class Worker(ConsumerRunner):
             select.select((), (), (), 0.01)  # such a layer may not be able to block
             return None
         return Delivery(channel, content, "")
+
+    def _stop_taking(self) -> None:
+        stop = getattr(self.channel_layer, "stop_taking", None)
+        if stop is not None:
+            stop()
 
     def _layer_failed(self, error: Exception) -> None:
         # Logged once per outage: the supervisor tells already if the layer's process is the reason.

@@ -152,6 +152,9 @@ class ChannelLayer:
         """Give *delivery* back to run again later as *message* (``ConsumeLater``); it goes behind the others."""
         raise NotImplementedError
 
+    def stop_taking(self) -> None:
+        """This thread takes no more: what the layer has fetched for it ahead of time goes to other workers."""
+
     def wake(self) -> None:
         """End the ``take`` calls of all threads; callable from a signal handler."""
 

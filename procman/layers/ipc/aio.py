@@ -377,7 +377,7 @@ class _Protocol(asyncio.Protocol):
                 if self.welcomed.done():
                     self._layer._arrived(frame)
                 else:
-                    hub_id, was_dead = frames.check_welcome(frame, self._layer.address)
+                    hub_id, was_dead, _ = frames.check_welcome(frame, self._layer.address)
                     self.welcomed.set_result(None)
                     self._layer._welcomed(self, hub_id, was_dead)
         except ProtocolMismatch as error:

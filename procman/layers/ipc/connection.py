@@ -1,7 +1,7 @@
 """One blocking connection to the hub: connect with patience, write frames, read frames with a deadline.
 
-Belongs to one thread at a time. Errors of the operating system come out as ``ConnectionBroken``; what to do about one
-(connect again, send again, give up) is decided in ``sync.py``.
+One thread reads; several may write. Errors of the operating system come out as ``ConnectionBroken``; what to do about
+one (connect again, send again, give up) is decided in ``sync.py`` and ``taking.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -75,7 +76,11 @@ class WakePipe:
 
 
 class Connection:
-    """A socket, and the frames that have arrived on it."""
+    """A socket, and the frames that have arrived on it.
+
+    ``number`` is the hub's for this connection. ``delivered`` numbers the deliveries that were read from it, ``begun``
+    is the last one that its thread began with, and those up to ``given_back`` are begun or go back: see ``taking.py``.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -84,8 +89,13 @@ class Connection:
         "_socket",
         "_unpacker",
         "_wake",
+        "_writing",
         "address",
+        "begun",
+        "delivered",
+        "given_back",
         "hub_id",
+        "number",
         "take_channels",
         "was_woken",
     )
@@ -100,6 +110,8 @@ class Connection:
         self.was_woken = False
         self.take_channels: tuple[str, ...] | None = None
         self.hub_id = ""
+        self.number = self.delivered = self.begun = self.given_back = 0
+        self._writing = threading.Lock()
         try:
             # A timeout of the kernel, not settimeout(): that would poll before each call.
             seconds = int(send_timeout)
@@ -114,13 +126,15 @@ class Connection:
     def write(self, data: bytes) -> None:
         """Write all of *data*. Raises ConnectionBroken."""
         try:
-            self._socket.sendall(data)
+            with self._writing:
+                self._socket.sendall(data)
         except OSError as error:
             raise ConnectionBroken(str(error)) from error
 
     def read(self, timeout: float | None) -> Any:
         """The next frame; None after *timeout* seconds or a wake-up. Raises ConnectionBroken."""
-        for frame in self._frames:
+        frame = self.read_fetched()
+        if frame is not None:
             return frame
         deadline = None if timeout is None else SystemClock.monotonic() + timeout
         while True:
@@ -141,6 +155,15 @@ class Connection:
                     return frame
             except (OSError, ValueError) as error:
                 raise ConnectionBroken(str(error)) from error
+
+    def read_fetched(self) -> Any:
+        """The next frame that has arrived already, else None. Raises ConnectionBroken."""
+        try:
+            for frame in self._frames:
+                return frame
+        except ValueError as error:
+            raise ConnectionBroken(str(error)) from error
+        return None
 
     def answer(self, rid: int, timeout: float | None) -> Any:
         """What the hub answers to the request *rid*.
@@ -201,7 +224,7 @@ def connect(
             connection.write(codec.pack(hello))
             answer = connection.read(max(0.05, deadline - SystemClock.monotonic()))
             if answer is not None:
-                connection.hub_id, _ = frames.check_welcome(answer, address)
+                connection.hub_id, _, connection.number = frames.check_welcome(answer, address)
                 return connection
             connection.close()
             if connection.was_woken:

@@ -73,7 +73,7 @@ class Finishes(Registry):
         else:
             self.waiting[batch.key] = batch
             for peer in batch.peers:
-                peer.finishing = batch
+                peer.finishing[batch] = None
             batch.timer = self.switch.timers.add(now + FULL_RETRY, self._room_did_not_come, batch)
 
     def on_room(self, queue: str, now: float) -> None:
@@ -216,11 +216,10 @@ class Finishes(Registry):
             if not peer.role:
                 continue
             self.switch.push_along(peer, (frames.ACK, batch.key), now)
-            if peer.finishing is batch:
-                peer.finishing = None
-                if peer.wants_more:
-                    peer.wants_more = False
-                    self.switch.take(peer, now)
+            peer.finishing.pop(batch, None)
+            if peer.wants_more and not peer.finishing:
+                peer.wants_more = False
+                self.switch.take(peer, now)
 
     def _waiting_offer(self, key: str) -> Entry | None:
         """The offer *key*, taken from where it waits to be handed out (again)."""

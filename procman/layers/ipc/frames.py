@@ -18,13 +18,13 @@ from procman.layers.errors import ChannelFull, LayerError, MessageTooLarge, Prot
 from procman.layers.limits import Limits
 from procman.settings import ENV_NAME
 
-VERSION = 2
+VERSION = 3
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
 ENVELOPE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
 
 # -- client to hub: any client ----------------------------------------------------------------------------------------
-HELLO = 1  # version, role, name, pid, limits, served name or None, id of the hub it knew before or None
+HELLO = 1  # version, role, name, pid, limits, served name or None, id of the hub it knew before or None, process
 SEND = 2  # rid, channel, body, reply channel or None
 SEND_AND_WAIT = 3  # rid, channel, body, key: the same when it is sent again
 SEND_WHEN_ROOM = 4  # rid, channel, body, reply channel or None
@@ -43,6 +43,7 @@ UNTAKE = 21  # answered by UNTAKEN, after a DELIVER that crossed it
 FINISH = 22  # key, sends [[name, body, is group], ...], session or None, channel, whether it is sent again
 DEFER = 23  # key, body
 RUNNING = 24  # [[key, channel, attempts], ...]
+RECALLED = 25  # number of the last delivery begun, number up to which the others have gone back
 
 # -- client to hub: interfaces ----------------------------------------------------------------------------------------
 OFFER = 30  # id, channel, body, reply channel, redeliverable, bounded, session, begun, whether it is offered again
@@ -56,13 +57,14 @@ WRITTEN = 37  # token, whether it reached the client
 GOODBYE = 38
 
 # -- hub to client ----------------------------------------------------------------------------------------------------
-WELCOME = 50  # version, hub id, whether the served name had been declared dead
+WELCOME = 50  # version, hub id, whether the served name had been declared dead, number of the connection
 REFUSED = 51  # version, text
 OK = 52  # rid, value
 ERROR = 53  # rid, code, arguments
 DELIVER = 54  # key, channel, body, attempts before this one, session
 UNTAKEN = 55
 ACK = 56  # key of a finish or deferral that is applied
+RECALL = 57  # to a watcher: number of a connection of its process, number of the last delivery on it
 REPLY = 60  # channel, body
 FINISHED = 61  # id, session, entries [[name, body, is group], ...]
 FAILED = 62  # id, reason
@@ -96,14 +98,14 @@ def build_error(code: str, arguments: list[Any]) -> LayerError:
     return LayerError(f"the layer refused a request: {code} {arguments}")
 
 
-def check_welcome(frame: Any, address: str) -> tuple[str, bool]:
-    """Hub id and whether the served name had been declared dead, from the hub's first *frame*.
+def check_welcome(frame: Any, address: str) -> tuple[str, bool, int]:
+    """Hub id, whether the served name had been declared dead and the connection's number: the hub's first *frame*.
 
     Raises:
         ProtocolMismatch: it is not a welcome of this version.
     """
-    if isinstance(frame, list) and frame[:2] == [WELCOME, VERSION] and len(frame) == 4:
-        return str(frame[2]), bool(frame[3])
+    if isinstance(frame, list) and frame[:2] == [WELCOME, VERSION] and len(frame) == 5:
+        return str(frame[2]), bool(frame[3]), int(frame[4])
     if isinstance(frame, list) and len(frame) == 3 and frame[0] == REFUSED:
         raise ProtocolMismatch(f"the layer at {address} refused this process: {frame[2]}")
     raise ProtocolMismatch(
@@ -111,10 +113,15 @@ def check_welcome(frame: Any, address: str) -> tuple[str, bool]:
     )
 
 
-def build_hello(role: str, limits: Limits, served_name: str | None, hub_id: str | None) -> tuple[Any, ...]:
-    """The greeting of this process; its name in the formation is for the hub's log."""
+def build_hello(
+    role: str, limits: Limits, served_name: str | None, hub_id: str | None, process: str = ""
+) -> tuple[Any, ...]:
+    """The greeting of this process; its name in the formation is for the hub's log.
+
+    *process* is the same on all connections of a worker process: its watcher is found by it.
+    """
     label = os.environ.get(ENV_NAME) or served_name or f"process {os.getpid()}"
-    return (HELLO, VERSION, role, label, os.getpid(), limits.to_wire(), served_name, hub_id)
+    return (HELLO, VERSION, role, label, os.getpid(), limits.to_wire(), served_name, hub_id, process)
 
 
 def offer_fields(offer: Offer, is_again: bool) -> tuple[Any, ...]:

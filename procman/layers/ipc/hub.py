@@ -17,8 +17,8 @@ from procman.layers.errors import LayerError
 from procman.layers.ipc import frames
 from procman.layers.ipc.finishes import Finishes
 from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, Served, SocketRecord
+from procman.layers.ipc.queues import LOST
 from procman.layers.ipc.registry import BODY_END
-from procman.layers.ipc.switch import LOST
 from procman.layers.limits import Limits
 from procman.layers.mailbox import FOREVER
 from procman.layers.names import body_owner, local_prefix
@@ -37,6 +37,7 @@ class Hub(Finishes):
         self._held: dict[str, Entry] = {}  # offered again, until the grace is over
         self._early_discards: set[tuple[str, str]] = set()
         self._is_restart = False
+        self._connections = 0
         self._handlers: dict[int, Callable[..., None]] = {
             frames.SEND: self._send,
             frames.SEND_AND_WAIT: self._send_and_wait,
@@ -54,6 +55,7 @@ class Hub(Finishes):
             frames.FINISH: self._finish,
             frames.DEFER: self._defer,
             frames.RUNNING: self._running,
+            frames.RECALLED: self._recalled,
             frames.OFFER: self._offer,
             frames.WITHDRAW: self._withdraw,
             frames.OPENED: self._opened,
@@ -69,7 +71,8 @@ class Hub(Finishes):
 
     def connected(self) -> Peer:
         """A connection has come."""
-        peer = Peer()
+        self._connections += 1
+        peer = Peer(self._connections)
         self.peers[peer] = None
         return peer
 
@@ -133,11 +136,15 @@ class Hub(Finishes):
             text = f"it speaks another version than this layer ({frames.VERSION}): restart the older one"
             self.switch.push(peer, (frames.REFUSED, frames.VERSION, text))
             raise BadFrame(f"a client was refused: {text}")
-        _, _, role, name, pid, limits, served_name, last_hub_id = frame
+        _, _, role, name, pid, limits, served_name, last_hub_id, process = frame
         if role not in (frames.CLIENT, frames.WORKER, frames.WATCHER, frames.INTERFACE):
             raise ValueError(f"unknown role {role!r}")
         peer.limits = Limits.from_wire(limits)
-        peer.label, peer.pid, peer.role = str(name)[:100], int(pid), role
+        peer.label, peer.pid, peer.role, peer.process = str(name)[:100], int(pid), role, str(process)
+        if role == frames.WATCHER:
+            self.switch.watchers[peer.process] = peer
+        elif role == frames.WORKER:
+            self.switch.workers[peer] = None
         was_dead = self.serve(peer, served_name) if role == frames.INTERFACE else False
         if last_hub_id not in (None, self.hub_id) and now < self.grace_end and not self._is_restart:
             self._is_restart = True
@@ -146,7 +153,7 @@ class Hub(Finishes):
                 "the channel layer has restarted: messages that waited in its predecessor are lost, except requests "
                 "and frames of open sockets, which the interfaces offer again",
             )
-        self.switch.push(peer, (frames.WELCOME, frames.VERSION, self.hub_id, was_dead))
+        self.switch.push(peer, (frames.WELCOME, frames.VERSION, self.hub_id, was_dead, peer.number))
 
     def _entry(self, peer: Peer, channel: str, body: bytes, reply_channel: str | None, now: float) -> Entry:
         if type(channel) is not str or type(body) is not bytes:
@@ -239,7 +246,7 @@ class Hub(Finishes):
     def _statistics(self, peer: Peer, now: float, rid: int, channel: str | None) -> None:
         if channel is None:
             found = self.switch.mailbox.statistics(now) | self.statistics()
-            found["workers"] = sum(p.role == frames.WORKER for p in self.peers)
+            found["workers"] = len(self.switch.workers)
         else:
             found = self.switch.mailbox.statistics(now, [local_prefix(channel)])
         self.switch.push(peer, (frames.OK, rid, codec.encode(found)))
@@ -282,6 +289,9 @@ class Hub(Finishes):
                 entry = Entry(key, channel, local_prefix(channel), None)
             entry.deaths = max(entry.deaths, deaths)
             self.switch.claim(entry, peer)
+
+    def _recalled(self, peer: Peer, now: float, begun: int, last: int) -> None:
+        self.switch.recalled(peer, begun, last, now)
 
     # -- interfaces ---------------------------------------------------------------------------------------------------
 

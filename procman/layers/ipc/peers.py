@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from procman.layers.ipc.prefetch import Pace
 from procman.layers.ipc.timers import Timer
 from procman.layers.limits import Limits
 from procman.layers.mailbox import FOREVER
@@ -13,7 +14,11 @@ Frame = tuple[Any, ...]
 
 
 class Peer:
-    """One connection. ``out`` holds frames until the driver writes them."""
+    """One connection. ``out`` holds frames until the driver writes them.
+
+    ``number`` tells it from the others of this hub. ``holds`` is in the order of delivery: the first is what a worker
+    runs. ``sequence`` numbers its deliveries.
+    """
 
     __slots__ = (
         "channels",
@@ -22,16 +27,22 @@ class Peer:
         "is_dirty",
         "label",
         "limits",
+        "number",
         "out",
+        "pace",
         "parked",
         "pid",
+        "process",
         "receivers",
         "role",
+        "sequence",
         "served",
         "wants_more",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.process = ""  # the same on all connections of a worker process
         self.out: list[Frame] = []
         self.is_dirty = False  # among those that the driver will ask for output
         self.role = ""  # empty until HELLO
@@ -41,7 +52,9 @@ class Peer:
         self.served: Served | None = None
         self.channels: frozenset[str] = frozenset()  # of its last TAKE
         self.holds: dict[str, Entry] = {}  # in flight here
-        self.finishing: Batch | None = None  # its last finish waits for room
+        self.sequence = 0
+        self.pace = Pace()
+        self.finishing: dict[Batch, None] = {}  # its finishes that wait for room
         self.wants_more = False  # it has sent TAKE while its finish waits
         self.receivers: dict[int, Receiver] = {}
         self.parked: dict[int, Parked] = {}
@@ -52,6 +65,7 @@ class Entry:
     """One message: waiting, held back after a restart, or in flight (``holder``).
 
     ``queue`` is where it waits (``prefix!`` for process-local channels). ``deaths`` counts workers that died with it.
+    ``sequence`` is its number among the deliveries of ``holder``, and ``is_begun`` whether that may have begun with it.
     ``then`` is the socket whose disconnect follows when this frame has ended. ``body`` None: a worker reported it as
     running and nobody has offered it again yet.
     """
@@ -72,6 +86,8 @@ class Entry:
     deaths: int = 0
     deferrals: int = 0
     holder: Peer | None = None
+    sequence: int = 0
+    is_begun: bool = False
     timer: Timer | None = None
     then: SocketRecord | None = None
 

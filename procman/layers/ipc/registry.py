@@ -14,7 +14,8 @@ from procman.layers import codec
 from procman.layers.groups import Groups, HeldMembers
 from procman.layers.ipc import frames
 from procman.layers.ipc.peers import Entry, Peer, Served, SocketRecord
-from procman.layers.ipc.switch import DONE, DROPPED, EXPIRED, Switch
+from procman.layers.ipc.queues import DONE, DROPPED, EXPIRED
+from procman.layers.ipc.switch import Switch
 from procman.layers.names import body_owner, local_prefix
 
 MAX_SESSION_BYTES = 64 * 1024

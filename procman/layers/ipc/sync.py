@@ -4,13 +4,11 @@ Opens nothing before it is first used and again after a fork. Short requests of 
 blocks (``receive_many``, ``take``, ``send_and_wait``) has one per thread. A hub that has gone is waited for, at most
 ``connect_timeout`` seconds; where there was none, a call fails at once.
 
-Beside the threads that take, a watcher thread holds a connection of its own: it notices that the hub has gone while
-all other threads are inside consumers, and tells the successor what they run before it hands that out again.
+The worker's side (``take``, ``finish``, ``defer``) is in ``taking.py``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import secrets
@@ -19,18 +17,16 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from procman.clock import SystemClock
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
 from procman.layers.errors import LayerUnavailable, MessageTooLarge
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
-from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken, connect
-from procman.layers.ipc.watcher import Watcher
+from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, connect
+from procman.layers.ipc.taking import ANSWER_TIMEOUT, Taking
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 
 CONNECT_TIMEOUT = 5.0
-ANSWER_TIMEOUT = 10.0
 _layers: weakref.WeakSet[IPCChannelLayer] = weakref.WeakSet()
 
 
@@ -71,17 +67,11 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self._lock = threading.Lock()
         self._shared: Connection | None = None
         self._local = threading.local()
-        self._wakes: weakref.WeakSet[WakePipe] = weakref.WeakSet()
         self._rid = 0
         self._sender, self._parts = secrets.token_hex(6), itertools.count(1)
         self._hub_id: str | None = None
         self._has_answered = False
-        self._state = threading.Lock()  # guards what follows
-        self._running: dict[str, tuple[str, int, str]] = {}  # key -> channel, deaths, hub that gave it
-        self._unacknowledged: dict[str, tuple[Any, ...]] = {}
-        self._watched_hub: str | None = None
-        self._dead_hubs: list[str] = []
-        self._watcher: Watcher | None = None
+        self._taking = Taking(self._open)
 
     @property
     def address(self) -> str:
@@ -153,57 +143,35 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
     def close(self) -> None:
         with self._lock:
             self._drop_shared()
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.stop()
+        self._taking.close()
         # Other threads' connections end with their threads.
-        self._drop_thread_connection()
+        connection = self._local.__dict__.pop("requests", None)
+        if connection is not None:
+            connection.close()
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
     def take(self, channels: Sequence[str], timeout: float | None = None) -> Delivery | None:
-        wanted = tuple(channels)
-        deadline = None if timeout is None else SystemClock.monotonic() + timeout
-        try:
-            connection = self._thread_connection(is_taking=True)
-            while True:
-                try:
-                    if connection.take_channels == wanted:
-                        connection.write(_TAKE_AGAIN)
-                    else:
-                        connection.write(codec.pack((frames.TAKE, names.check_receive(wanted))))
-                        connection.take_channels = wanted
-                    frame = self._await_delivery(connection, deadline)
-                except ConnectionBroken:
-                    self._replace_thread_connection(is_taking=True)
-                    connection = self._local.worker
-                else:
-                    return None if frame is None else self._delivered(connection, frame)
-        except Woken:
-            return None
+        return self._taking.take(channels, timeout)
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
         batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
         size = sum(len(body) for _, body, _ in batch)
         if size > 4 * self.limits.max_message_size:
             raise MessageTooLarge(size, 4 * self.limits.max_message_size)
-        key = delivery.token
-        frame = (frames.FINISH, key, batch, session)
-        with self._state:
-            self._unacknowledged[key] = frame
-            self._running.pop(key, None)
-        self._write_end(codec.pack((*frame, False)), is_kept=True)
+        frame = (frames.FINISH, delivery.token, batch, session)
+        self._taking.end(codec.pack((*frame, False)), delivery.token, frame)
 
     def defer(self, delivery: Delivery, message: Message) -> None:
         packed = codec.pack((frames.DEFER, delivery.token, self._encode(message)))
-        with self._state:
-            self._running.pop(delivery.token, None)
-        # A hub that dies meanwhile gets the frame offered again by its interface.
-        self._write_end(packed, is_kept=False)
+        # Not kept: a hub that dies meanwhile gets the frame offered again by its interface.
+        self._taking.end(packed, delivery.token, None)
+
+    def stop_taking(self) -> None:
+        self._taking.stop_taking()
 
     def wake(self) -> None:
-        for wake in list(self._wakes):
-            wake.set()
+        self._taking.wake()
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +221,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         raise AssertionError("not reached")
 
     def _open(self, role: str, wake: WakePipe | None = None) -> Connection:
-        hello = frames.build_hello(role, self.limits, None, self._hub_id)
+        hello = frames.build_hello(role, self.limits, None, self._hub_id, self._sender)
         path = addresses.parse(self.address).path
         # Whoever sends where nothing runs hears it at once, each time; a hub that has been there is waited for once.
         is_patient = role != frames.CLIENT or self._has_answered
@@ -273,138 +241,6 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def _unavailable(self, error: Exception) -> LayerUnavailable:
         return LayerUnavailable(f"the channel layer at {self.address} breaks the connection again and again: {error}")
-
-    # -- the thread that takes ----------------------------------------------------------------------------------------
-
-    def _thread_connection(self, is_taking: bool = False) -> Connection:
-        """The connection on which this thread takes. Raises Woken while it waits for a hub in order to take."""
-        connection: Connection | None = getattr(self._local, "worker", None)
-        if connection is None:
-            if self._watcher is None:
-                self._start_watcher()
-            wake: WakePipe | None = getattr(self._local, "wake", None)
-            if wake is None:
-                wake = self._local.wake = WakePipe()
-                self._wakes.add(wake)
-            connection = self._open(frames.WORKER, wake if is_taking else None)
-            connection.watch(wake)
-            self._local.worker = connection
-        return connection
-
-    def _drop_thread_connection(self) -> None:
-        for name in ("worker", "requests"):
-            connection = self._local.__dict__.pop(name, None)
-            if connection is not None:
-                connection.close()
-
-    def _replace_thread_connection(self, is_taking: bool = False) -> None:
-        """Connect again and send this process's unacknowledged finishes again."""
-        self._forget_worker_connection()
-        connection = self._thread_connection(is_taking)
-        with self._state:
-            frames_again = list(self._unacknowledged.values())
-        try:
-            for frame in frames_again:
-                connection.write(codec.pack((*frame, True)))
-        except ConnectionBroken:
-            pass  # the next use notices
-
-    def _forget_worker_connection(self) -> None:
-        old: Connection | None = self._local.__dict__.pop("worker", None)
-        if old is not None:
-            old.close()
-
-    def _await_delivery(self, connection: Connection, deadline: float | None) -> Any:
-        while True:
-            left = None if deadline is None else max(0.0, deadline - SystemClock.monotonic())
-            frame = connection.read(left)
-            if frame is None:
-                return self._stop_taking(connection)
-            if frame[0] == frames.DELIVER:
-                return frame
-            self._note(frame)
-
-    def _stop_taking(self, connection: Connection) -> Any:
-        """Tell the hub that this thread is not idle any more; a delivery that crossed the notice is returned."""
-        deadline = SystemClock.monotonic() + ANSWER_TIMEOUT
-        crossed = None
-        try:
-            connection.write(_UNTAKE)
-            while True:
-                frame = connection.read(max(0.0, deadline - SystemClock.monotonic()))
-                if frame is None and SystemClock.monotonic() >= deadline:
-                    raise ConnectionBroken("no answer")
-                if frame is None:  # another wake-up: this take ends anyway
-                    continue
-                if frame[0] == frames.UNTAKEN:
-                    return crossed
-                if frame[0] == frames.DELIVER:
-                    crossed = frame
-                else:
-                    self._note(frame)
-        except ConnectionBroken:
-            # The hub has gone: nobody counts on this thread, and the next take connects again.
-            self._forget_worker_connection()
-            return crossed
-
-    def _note(self, frame: Any) -> None:
-        if frame[0] == frames.ACK:
-            with self._state:
-                self._unacknowledged.pop(frame[1], None)
-
-    def _delivered(self, connection: Connection, frame: Any) -> Delivery:
-        _, key, channel, body, deaths, session = frame
-        with self._state:
-            self._running[key] = (channel, deaths, connection.hub_id)
-            is_late = connection.hub_id in self._dead_hubs
-        if is_late:
-            # It was read after the watcher had reported to the next hub: that one must hear of it too.
-            self._replace_thread_connection()
-            with contextlib.suppress(ConnectionBroken):
-                self._local.worker.write(codec.pack((frames.RUNNING, [(key, channel, deaths)])))
-        return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
-
-    def _write_end(self, packed: bytes, is_kept: bool) -> None:
-        connection: Connection | None = getattr(self._local, "worker", None)
-        if connection is not None:
-            try:
-                connection.write(packed)
-                return
-            except ConnectionBroken:
-                pass
-        self._replace_thread_connection()  # this sends unacknowledged finishes, this one among them
-        if not is_kept:
-            with contextlib.suppress(ConnectionBroken):
-                self._local.worker.write(packed)
-
-    # -- the watcher --------------------------------------------------------------------------------------------------
-
-    def _start_watcher(self) -> None:
-        with self._state:
-            if self._watcher is None:
-                self._watcher = Watcher(lambda wake: self._open(frames.WATCHER, wake), self._report)
-
-    def _report(self, connection: Connection) -> None:
-        """What a hub that does not know this process must hear; called by the watcher for each connection."""
-        with self._state:
-            last, self._watched_hub = self._watched_hub, connection.hub_id
-            if last is not None and last != connection.hub_id:
-                self._dead_hubs = [*self._dead_hubs[-15:], last]
-            # What a thread has from the new hub already is known there.
-            running = [
-                (key, channel, deaths)
-                for key, (channel, deaths, hub_id) in self._running.items()
-                if hub_id != connection.hub_id
-            ]
-            finishes = list(self._unacknowledged.values())
-        if last is not None:
-            connection.write(codec.pack((frames.RUNNING, running)))
-            for frame in finishes:
-                connection.write(codec.pack((*frame, True)))
-
-
-_TAKE_AGAIN = codec.pack((frames.TAKE, None))
-_UNTAKE = codec.pack((frames.UNTAKE,))
 
 
 def _after_fork() -> None:

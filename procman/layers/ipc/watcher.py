@@ -1,22 +1,29 @@
-"""A thread that notices the death of the hub while all other threads of a worker are inside consumers.
+"""A thread that hears the hub while all other threads of a worker are inside consumers.
 
-Without it a hub that restarts would hand out again what they run. It decides nothing: ``sync.py`` says what to report.
+Without it a hub that restarts would hand out again what they run, and one that wants a message back that waits behind
+a slow consumer could not say so. It decides nothing: ``taking.py`` says what to report and what to answer.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from procman.errors import ProcmanError
 from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken
 
 
 class Watcher:
-    """A thread that holds a connection and does nothing until it breaks; then it reports to the next hub."""
+    """A thread that holds a connection and hands on what it reads; when it breaks, it reports to the next hub."""
 
-    def __init__(self, open_connection: Callable[[WakePipe], Connection], report: Callable[[Connection], None]) -> None:
-        self._open, self._report = open_connection, report
+    def __init__(
+        self,
+        open_connection: Callable[[WakePipe], Connection],
+        report: Callable[[Connection], None],
+        hear: Callable[[Connection, Any], None],
+    ) -> None:
+        self._open, self._report, self._hear = open_connection, report, hear
         self._is_stopping = False
         self._wake = WakePipe()
         self._thread = threading.Thread(target=self._run, name="layer watcher", daemon=True)
@@ -41,7 +48,9 @@ class Watcher:
             try:
                 self._report(connection)
                 while not self._is_stopping:
-                    connection.read(None)
+                    frame = connection.read(None)
+                    if frame is not None:
+                        self._hear(connection, frame)
             except ConnectionBroken:
                 pass
             finally:

@@ -29,7 +29,7 @@ def test_errors_become_the_exceptions_of_the_contract(code: str, arguments: list
 
 
 def test_a_welcome_tells_the_hub_and_whether_the_name_was_dead() -> None:
-    assert frames.check_welcome([frames.WELCOME, frames.VERSION, "id", True], "ipc:///x") == ("id", True)
+    assert frames.check_welcome([frames.WELCOME, frames.VERSION, "id", True, 7], "ipc:///x") == ("id", True, 7)
 
 
 @pytest.mark.parametrize(

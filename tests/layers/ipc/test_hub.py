@@ -32,11 +32,16 @@ class Bench:
         self.logs += [(log.level, log.text % log.arguments) for log in self.hub.drain_logs()]
 
     def connect(
-        self, role: str = frames.CLIENT, name: str | None = None, last: str | None = None, **limits: Any
+        self,
+        role: str = frames.CLIENT,
+        name: str | None = None,
+        last: str | None = None,
+        process: str = "",
+        **limits: Any,
     ) -> Peer:
         peer = self.hub.connected()
         own = [limits.get("expiry", 60.0), 86400.0, limits.get("capacity", 100), 1 << 24, []]
-        self.say(peer, frames.HELLO, frames.VERSION, role, f"the {role}", 42, own, name, last)
+        self.say(peer, frames.HELLO, frames.VERSION, role, f"the {role}", 42, own, name, last, process)
         assert self.heard(peer)[0][0] == frames.WELCOME
         return peer
 
@@ -407,20 +412,20 @@ def test_messages_for_a_dead_interface_are_dropped_and_counted(bench: Bench) -> 
 
 def test_a_connection_that_an_interface_gave_up_before_its_report_is_no_death(bench: Bench) -> None:
     for _ in range(2):  # a hub that starts late finds both connections waiting
-        first = bench.connect(frames.INTERFACE, "i", "zero")
+        first = bench.connect(frames.INTERFACE, "i", "zero", "")
         bench.leave(first)
-    bench.connect(frames.INTERFACE, "i", "zero")
+    bench.connect(frames.INTERFACE, "i", "zero", "")
     second = bench.hub.connected()
-    bench.say(second, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "zero")
-    assert bench.heard(second) == [(frames.WELCOME, frames.VERSION, "one", False)]
+    bench.say(second, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "zero", "")
+    assert bench.heard(second) == [(frames.WELCOME, frames.VERSION, "one", False, second.number)]
 
 
 def test_a_death_is_told_also_when_the_first_connection_after_it_was_given_up(bench: Bench) -> None:
     bench.leave(interface(bench))
     peers = [bench.hub.connected() for _ in range(2)]
     for peer in peers:
-        bench.say(peer, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "one")
-        assert bench.heard(peer) == [(frames.WELCOME, frames.VERSION, "one", True)]
+        bench.say(peer, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "one", "")
+        assert bench.heard(peer) == [(frames.WELCOME, frames.VERSION, "one", True, peer.number)]
         bench.leave(peer)
 
 
@@ -438,8 +443,8 @@ def test_whoever_reads_a_body_of_a_dead_interface_hears_that_it_ends(bench: Benc
 def test_an_interface_that_comes_back_after_its_death_is_told_so(bench: Bench) -> None:
     bench.leave(interface(bench))
     peer = bench.hub.connected()
-    bench.say(peer, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "one")
-    assert bench.heard(peer) == [(frames.WELCOME, frames.VERSION, "one", True)]
+    bench.say(peer, frames.HELLO, frames.VERSION, frames.INTERFACE, "x", 1, [60, 60, 1, 1000, []], "i", "one", "")
+    assert bench.heard(peer) == [(frames.WELCOME, frames.VERSION, "one", True, peer.number)]
 
 
 def test_a_session_that_is_too_large_is_not_mirrored_and_logged(bench: Bench) -> None:
@@ -481,7 +486,7 @@ def test_what_is_offered_again_waits_and_what_a_worker_runs_is_not_handed_out() 
     bench = Bench()
     runner, idle = worker(bench, "zero"), worker(bench, "zero")
     bench.say(runner, frames.RUNNING, [["i:1", "websocket.receive", 0]])
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.offer(peer, 1, again=True)
     bench.offer(peer, 2, again=True)
     bench.offer(peer, 3, "http.request", again=True, begun=True, redeliverable=False, bounded=True)
@@ -508,7 +513,7 @@ def test_a_finish_that_is_sent_again_is_applied_if_its_frame_is_offered_again() 
     for number in (1, 2):
         bench.say(taker, frames.FINISH, f"i:{number}", [["w", BODY, False]], b"s", True)
     assert bench.heard(taker) == []
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.offer(peer, 1, again=True)
     bench.report(peer)
     assert bench.heard(peer) == [(frames.FINISHED, 1, b"s", [])]
@@ -535,7 +540,7 @@ def test_a_frame_whose_interface_comes_after_the_grace_is_not_run_again(is_repor
         bench.pass_time(1.1)
     bench.say(taker, frames.FINISH, "i:1", [["i!1", BODY, False]], b"s", not is_reported)
     bench.pass_time(1.1)
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.offer(peer, 1, again=True)
     bench.report(peer)
     assert bench.heard(peer) == [(frames.FINISHED, 1, b"s", [["i!1", BODY, False]])]
@@ -548,7 +553,7 @@ def test_a_part_waits_for_its_interface_and_keeps_its_key() -> None:
     bench.say(sender, frames.SEND_AND_WAIT, 1, "i!1", BODY, "k")
     bench.pass_time(2)
     assert bench.heard(sender) == []
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.report(peer)
     (frame,) = bench.heard(peer)
     assert (frame[0], frame[1], frame[2], frame[4]) == (frames.PART, "i!1", BODY, "k")
@@ -569,7 +574,7 @@ def test_what_a_consumer_sent_at_once_stays_before_its_finish_and_later_sends() 
     taker, client = worker(bench, "zero"), bench.connect(last="zero")
     bench.send(client, "i!1", b"first")
     bench.say(taker, frames.FINISH, "i:1", [["i!1", b"third", False]], None, True)
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.send(client, "i!1", b"second")
     bench.offer(peer, 1, again=True)
     bench.report(peer)
@@ -599,7 +604,7 @@ def test_group_sends_and_replies_of_the_first_second_reach_interfaces_that_repor
     bench.say(client, frames.GROUP_DISCARD, 2, "g", "i!3")
     bench.say(client, frames.GROUP_SEND, 3, "g", b"to all")
     bench.send(client, "i!1", b"reply")
-    peer = bench.connect(frames.INTERFACE, "i", "zero")
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
     bench.say(peer, frames.MEMBERS, "g", ["i!1", "i!3"])
     bench.report(peer)
     assert bench.heard(peer) == [
@@ -615,7 +620,7 @@ def test_group_sends_and_replies_of_the_first_second_reach_interfaces_that_repor
 
 
 @pytest.mark.parametrize(
-    "frame", [[], [1], [2, 3], None, 5, ["x"], [frames.HELLO, frames.VERSION, "king", "", 1, [], 1, 1]]
+    "frame", [[], [1], [2, 3], None, 5, ["x"], [frames.HELLO, frames.VERSION, "king", "", 1, [], 1, 1, ""]]
 )
 def test_what_is_no_greeting_is_refused(bench: Bench, frame: Any) -> None:
     with pytest.raises(BadFrame):

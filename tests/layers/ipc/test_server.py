@@ -39,7 +39,7 @@ def is_cut(connection: socket.socket) -> bool:
 def test_peers_that_send_rubbish_are_cut_and_the_hub_lives_on(shared_hub: HubProcess) -> None:
     generator = random.Random(7)
     layer = IPCChannelLayer(shared_hub.address)
-    hello = codec.pack((frames.HELLO, frames.VERSION, "client", "rubbish", 1, [60, 60, 100, 1000, []], None, None))
+    hello = codec.pack((frames.HELLO, frames.VERSION, "client", "rubbish", 1, [60, 60, 100, 1000, []], None, None, ""))
     for count in range(60):
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(shared_hub.path)
@@ -67,7 +67,7 @@ def test_peers_that_send_rubbish_are_cut_and_the_hub_lives_on(shared_hub: HubPro
 def test_a_frame_that_is_not_understood_ends_its_connection(shared_hub: HubProcess, frame: object) -> None:
     with socket.socket(socket.AF_UNIX) as peer:
         peer.connect(shared_hub.path)
-        hello = (frames.HELLO, frames.VERSION, "client", "odd", 1, [60, 60, 100, 1000, []], None, None)
+        hello = (frames.HELLO, frames.VERSION, "client", "odd", 1, [60, 60, 100, 1000, []], None, None, "")
         peer.sendall(codec.pack(hello) + codec.pack(frame))  # type: ignore[arg-type]
         assert is_cut(peer)
 
