@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -35,12 +35,19 @@ class Finding(NamedTuple):
 def command(as_json: bool, layer: str | None, settings: str | None) -> None:
     """Report what would go wrong: settings, routing, layer, limits. Starts nothing. Exit status 2 with an error."""
     from procman.cli.project import choose_layer, describe_project, enter_project
-    from procman.layers.ipc.address import parse
+    from procman.errors import ConfigurationError
 
     enter_project(settings)
     project = describe_project()
-    address = choose_layer(layer, project.layer)
-    found = [*project_findings(project, os.environ), *directory_findings(Path(parse(address).path).parent)]
+    found = [*project_findings(project, os.environ)]
+    try:
+        address = choose_layer(layer, project.layer)
+    except ConfigurationError as error:
+        found.append(Finding("error", str(error)))
+        address = layer or project.layer
+    else:
+        found += layer_findings(address, project.layer_config)
+    address = _hide(address)
     if as_json:
         click.echo(
             json.dumps(
@@ -83,12 +90,60 @@ def project_findings(project: ProjectConfiguration, environ: Mapping[str, str]) 
             f"capacity is {capacity}: when more requests than that wait for a worker, the others are answered 503; "
             "the default is 100",
         )
+    for pattern, count in (config.get("channel_capacity") or {}).items():
+        if count < _FEW_MESSAGES:
+            yield Finding(
+                "warning",
+                f"channel_capacity of {pattern!r} is {count}: a group send or a burst of more is dropped there; "
+                "the default is 100",
+            )
     expiry = config.get("expiry")
     if expiry is not None and expiry < _SHORT_EXPIRY:
         yield Finding(
             "warning",
             f"expiry is {expiry:g} s: a request that waits longer for a worker is answered 503; the default is 60",
         )
+
+
+def _hide(address: str) -> str:
+    from procman.layers.redis.address import hide
+
+    return hide(address)
+
+
+def layer_findings(address: str, config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the layer at *address* can work: the directory of its socket, or its Redis servers, which are asked."""
+    from procman.errors import ConfigurationError
+
+    if address.startswith("ipc://"):
+        path = Path(address.removeprefix("ipc://"))
+        yield from directory_findings(path.parent)
+        yield from socket_findings(path)
+        return
+    from procman.layers.redis.address import parse_hosts
+    from procman.layers.redis.health import examine
+
+    try:
+        hosts = parse_hosts(config.get("hosts") or address, config.get("connection_kwargs"))
+    except ConfigurationError as error:
+        yield Finding("error", str(error))
+        return
+    for host in hosts:
+        yield from (Finding(level, text) for level, text in examine(host))
+
+
+def socket_findings(path: Path) -> Iterator[Finding]:
+    """Whether what stands at the place of the layer's socket is a socket of this user's."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return  # nothing yet, or a directory about which directory_findings speaks
+    if not stat.S_ISSOCK(found.st_mode):
+        yield Finding("error", f"{path} stands where the layer's socket belongs, and is none: remove it")
+    elif found.st_uid != os.getuid():
+        yield Finding("error", f"the layer's socket {path} belongs to another user: run channels-run as that user")
+    elif stat.S_IMODE(found.st_mode) & 0o066:
+        yield Finding("warning", f"others may connect to the layer's socket {path}, and are refused: chmod 600 {path}")
 
 
 def directory_findings(directory: Path) -> Iterator[Finding]:
