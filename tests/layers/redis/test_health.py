@@ -54,6 +54,12 @@ def test_a_real_server_is_found_sound_and_left_as_it_was(server: RedisServer) ->
     assert server.client.keys() == [] and server.connections("procman:check") == []
 
 
+def test_valkey_is_found_sound() -> None:
+    with running_redis("valkey-server") as valkey:
+        assert findings(valkey.url) == []
+        assert valkey.client.info()["server_name"] == "valkey"
+
+
 def test_a_replica_is_found(server: RedisServer) -> None:
     with running_redis(replicaof=f"127.0.0.1 {server.port}") as replica:
         ((level, text),) = findings(replica.url)
