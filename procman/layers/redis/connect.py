@@ -9,6 +9,7 @@ Threads must not share a connection while it blocks; they may share a client.
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
@@ -37,6 +38,13 @@ _KEEPALIVE = {
     for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
     if hasattr(socket, name)
 }
+
+
+# A pool counts every connection that make_connection() ever made, also those long closed, and ends at a hundred; the layer
+# bounds its connections itself.
+_ANY_NUMBER = 2**31
+# What CLIENT SETNAME refuses.
+_NOT_IN_NAMES = re.compile(r"[^!-~]+")
 
 
 def pause(attempt: int, chance: float) -> float:
@@ -134,7 +142,8 @@ def _arguments(host: Host, name: str, answer_timeout: float | None) -> dict[str,
         "db": host.db,
         # RESP 2: every server and proxy speaks it, and nothing that RESP 3 adds is used.
         "protocol": 2,
-        "client_name": options.get("client_name") or name or None,
+        "client_name": _NOT_IN_NAMES.sub("-", options.get("client_name") or name) or None,
+        "max_connections": _ANY_NUMBER,
     }
     if host.username or host.password:
         found |= {"username": host.username or None, "password": host.password}

@@ -62,6 +62,19 @@ def test_the_name_of_the_connection_may_be_chosen_in_the_address(server: RedisSe
     assert ask_both(host) == ["mine", "mine"]
 
 
+def test_characters_that_redis_refuses_in_names_are_replaced(server: RedisServer) -> None:
+    client = make_client(host_of(f"redis://:p%2Fw@127.0.0.1:{server.port}"), name="procman worker.1\n\u00fc")
+    assert client.client_getname() == "procman-worker.1-"
+    close_client(client)
+
+
+def test_any_number_of_reconnects_may_be_made() -> None:
+    for address in ("redis://h", "unix:///s", "redis+sentinel://h/service"):
+        for client in (make_client(host_of(address)), make_async_client(host_of(address))):
+            for _ in range(200):
+                client.connection_pool.make_connection()
+
+
 def test_connections_are_kept_alive_and_their_answers_bounded(server: RedisServer) -> None:
     client = make_client(host_of(f"redis://:p%2Fw@127.0.0.1:{server.port}"), answer_timeout=0.2)
     client.ping()
