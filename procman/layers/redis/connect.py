@@ -40,8 +40,8 @@ _KEEPALIVE = {
 }
 
 
-# A pool counts every connection that make_connection() ever made, also those long closed, and ends at a hundred; the layer
-# bounds its connections itself.
+# A pool counts every connection that make_connection() ever made, also those long closed, and ends at a hundred; the
+# layer bounds its connections itself.
 _ANY_NUMBER = 2**31
 # What CLIENT SETNAME refuses.
 _NOT_IN_NAMES = re.compile(r"[^!-~]+")
