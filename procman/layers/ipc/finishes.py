@@ -215,7 +215,11 @@ class Finishes(Registry):
         for peer in batch.peers:
             if not peer.role:
                 continue
+            # One write less per message. Should the hub die first, the finish is sent again: interfaces drop what they
+            # have had; for a message that is no interface's nobody does, so an idle worker hears of it at once.
             self.switch.push_along(peer, (frames.ACK, batch.key), now)
+            if batch.key.startswith("~"):
+                peer.is_ack_urgent = True
             peer.finishing.pop(batch, None)
             if peer.wants_more and not peer.finishing:
                 peer.wants_more = False

@@ -121,7 +121,7 @@ class Hub(Finishes):
         for peer in dirty:
             output.append((peer, peer.out))
             peer.out = []
-            peer.is_dirty = False
+            peer.is_dirty = peer.is_ack_urgent = False
         return output
 
     def drain_logs(self) -> list[Log]:

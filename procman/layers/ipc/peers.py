@@ -24,6 +24,7 @@ class Peer:
         "channels",
         "finishing",
         "holds",
+        "is_ack_urgent",
         "is_dirty",
         "label",
         "limits",
@@ -45,6 +46,7 @@ class Peer:
         self.process = ""  # the same on all connections of a worker process
         self.out: list[Frame] = []
         self.is_dirty = False  # among those that the driver will ask for output
+        self.is_ack_urgent = False  # an acknowledgement in ``out`` is not to wait for the next delivery
         self.role = ""  # empty until HELLO
         self.label = "unknown"
         self.pid = 0

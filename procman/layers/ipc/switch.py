@@ -68,7 +68,7 @@ class Switch(Queues):
         entry = self.mailbox.pop_any(peer.channels, now)
         if entry is None:
             self.takers[peer] = None
-            if peer.out and not peer.is_dirty:
+            if peer.is_ack_urgent and not peer.is_dirty:
                 peer.is_dirty = True
                 self.dirty.append(peer)
         else:

@@ -153,6 +153,26 @@ def test_an_acknowledgement_goes_alone_when_there_is_nothing_to_go_with(bench: B
     assert [frame[0] for frame in bench.heard(takers[1])] == [frames.ACK]
 
 
+def test_an_acknowledgement_that_an_interface_makes_up_for_waits_for_the_next_delivery_or_a_moment(
+    bench: Bench,
+) -> None:
+    server, taker = interface(bench), worker(bench)
+    for number in (1, 2):
+        bench.offer(server, number, "a")
+        key = bench.deliver(taker, "a")[1]
+        bench.say(taker, frames.FINISH, key, [], None, False)
+        bench.say(taker, frames.TAKE, None)
+        assert bench.heard(taker) == []
+        if number == 1:
+            bench.offer(server, 9, "a")
+            assert [frame[0] for frame in bench.heard(taker)] == [frames.ACK, frames.DELIVER]
+            bench.say(taker, frames.FINISH, "i:9", [], None, False)
+            bench.pass_time(0.1)
+            bench.heard(taker)
+    bench.pass_time(0.1)
+    assert [frame[0] for frame in bench.heard(taker)] == [frames.ACK]
+
+
 def test_a_worker_that_is_not_idle_gets_nothing(bench: Bench) -> None:
     client, taker = bench.connect(), worker(bench)
     bench.deliver(taker, "a")
