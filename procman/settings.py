@@ -174,6 +174,26 @@ class WorkerSettings(_Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerSettings(_Settings):
+    """What the hub of the IPC layer decides. Every limit protects; each can be raised."""
+
+    layer_max_bytes: int = setting(
+        512 * MIB,
+        "Bytes of all messages in the layer process; past it sends and requests are refused as by a full channel.",
+        unit="bytes",
+        env="PROCMAN_LAYER_MAX_BYTES",
+        minimum=MIB,
+    )
+    layer_max_channel_bytes: int = setting(
+        64 * MIB,
+        "Bytes that wait on one channel; past it the channel is full.",
+        unit="bytes",
+        env="PROCMAN_LAYER_MAX_CHANNEL_BYTES",
+        minimum=1024,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ProjectConfiguration:
     """What processes without Django must know of a project, as plain data.
 

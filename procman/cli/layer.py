@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
-from procman.cli.options import layer_option, settings_option
-from procman.settings import ENV_LAYER
+from procman.cli.options import layer_option, settings_option, settings_options
+from procman.settings import ENV_LAYER, LayerSettings
 
 
 @click.command("layer")
@@ -15,7 +16,8 @@ from procman.settings import ENV_LAYER
 @click.option("--print-address", is_flag=True, help="Print where this project's processes meet, and end.")
 @layer_option
 @settings_option
-def command(fd: int | None, print_address: bool, layer: str | None, settings: str | None) -> None:
+@settings_options(LayerSettings)
+def command(fd: int | None, print_address: bool, layer: str | None, settings: str | None, **values: Any) -> None:
     """Keep the messages that wait, for the processes of this project on this host."""
     from procman.cli.project import choose_layer, guess_layer
 
@@ -25,6 +27,7 @@ def command(fd: int | None, print_address: bool, layer: str | None, settings: st
     from procman.layers.ipc.server import run_hub
     from procman.log import setup_logging
 
+    limits = LayerSettings.load(**values)
     setup_logging()
     given = layer or os.environ.get(ENV_LAYER)
-    run_hub(choose_layer(given, "") if given else guess_layer(settings, None), fd)
+    run_hub(choose_layer(given, "") if given else guess_layer(settings, None), fd, limits)

@@ -13,7 +13,14 @@ import click
 
 from procman.cli.options import layer_option, pick, settings_option, settings_options, to_arguments
 from procman.errors import ProcmanError
-from procman.settings import ENV_LAYER, ENV_PROJECT, InterfaceSettings, SupervisorSettings, WorkerSettings
+from procman.settings import (
+    ENV_LAYER,
+    ENV_PROJECT,
+    InterfaceSettings,
+    LayerSettings,
+    SupervisorSettings,
+    WorkerSettings,
+)
 
 
 @click.command("start")
@@ -23,11 +30,13 @@ from procman.settings import ENV_LAYER, ENV_PROJECT, InterfaceSettings, Supervis
 @settings_option
 @click.option("--no-color", is_flag=True, help="No colors in the log.  [environment: NO_COLOR]")
 @settings_options(InterfaceSettings)
+@settings_options(LayerSettings)
 def command(layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
     """Start the layer, the interface and the workers, restart what crashes, and print one merged log."""
     supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
     InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
+    LayerSettings.load(**pick(LayerSettings, values))
     if no_color:
         os.environ["NO_COLOR"] = "1"
     sys.exit(_start(supervisor, layer, settings, values))
@@ -70,11 +79,12 @@ def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.s
 
     us = [sys.executable, "-m", "procman"]
     interface_flags = to_arguments(InterfaceSettings, values)
+    layer_flags = to_arguments(LayerSettings, values)
     worker_flags = to_arguments(WorkerSettings, values)
     return [
         ProcessType(
-            "layer", [*us, "layer", "--fd", str(hub.fileno())], pass_fds=(hub.fileno(),), stop_phase=2,
-            stops_by_lifetime=True, single=True,
+            "layer", [*us, "layer", "--fd", str(hub.fileno()), *layer_flags], pass_fds=(hub.fileno(),),
+            stop_phase=2, stops_by_lifetime=True, single=True,
         ),
         ProcessType("interface", [*us, "interface", "--fd", str(tcp.fileno()), *interface_flags],
                     pass_fds=(tcp.fileno(),), stop_phase=0),

@@ -10,9 +10,12 @@ class LayerError(ProcmanError):
 class ChannelFull(LayerError):
     """The channel is at capacity and refused a message: retry later, or answer 503."""
 
-    def __init__(self, channel: str = "", capacity: int = 0) -> None:
-        super().__init__(f"channel {channel!r} already holds {capacity} waiting messages")
-        self.channel, self.capacity = channel, capacity
+    def __init__(self, channel: str = "", capacity: int = 0, limit_bytes: int = 0) -> None:
+        if limit_bytes:  # a bound on bytes refused it: of the channel, of its reader, or of the whole layer
+            super().__init__(f"channel {channel!r} has no room: {limit_bytes} bytes, the most there may be, are held")
+        else:
+            super().__init__(f"channel {channel!r} already holds {capacity} waiting messages")
+        self.channel, self.capacity, self.limit_bytes = channel, capacity, limit_bytes
 
 
 class MessageTooLarge(LayerError):

@@ -16,10 +16,14 @@ _METERED_NAMES = 1024
 
 
 class Waiting(Protocol):
-    """What a queue holds: anything with a deadline (monotonic seconds, ``FOREVER`` for none) and a time of arrival."""
+    """What a queue holds: a deadline (monotonic seconds, ``FOREVER`` for none), a time of arrival, a size in bytes.
+
+    None of them changes while it waits.
+    """
 
     deadline: float
     since: float
+    size: int
 
 
 W = TypeVar("W", bound=Waiting)
@@ -52,13 +56,39 @@ class Meter:
         self._current, self._second = 0, second
 
 
+class Queue(deque[W]):
+    """The messages of one channel, the bytes of them all, and a time before which none of them expires."""
+
+    # Of the class: most queues hold one message for a moment, and setting these at each birth costs more.
+    size = 0
+    soonest = FOREVER
+
+    def join(self, item: W) -> None:
+        """Let *item* stand behind the others."""
+        self.append(item)
+        self.size += item.size
+        if item.deadline < self.soonest:
+            self.soonest = item.deadline
+
+    def join_front(self, item: W) -> None:
+        """Let *item* stand before the others."""
+        self.appendleft(item)
+        self.size += item.size
+        if item.deadline < self.soonest:
+            self.soonest = item.deadline
+
+
 class Mailbox(Generic[W]):
-    """The queues of one layer. *on_expired* hears of each message that was found past its deadline."""
+    """The queues of one layer. *on_expired* hears of each message that was found past its deadline.
 
-    __slots__ = ("_channel_meters", "_fulls", "_messages", "_on_expired", "queues")
+    *max_bytes* bounds what waits on each channel, beside its capacity; one message always fits an empty channel.
+    """
 
-    def __init__(self, on_expired: Callable[[W], None] | None = None) -> None:
-        self.queues: dict[str, deque[W]] = {}  # only channels on which something waits
+    __slots__ = ("_channel_meters", "_fulls", "_messages", "_on_expired", "max_bytes", "queues")
+
+    def __init__(self, on_expired: Callable[[W], None] | None = None, max_bytes: float = FOREVER) -> None:
+        self.queues: dict[str, Queue[W]] = {}  # only channels on which something waits
+        self.max_bytes = max_bytes
         self._on_expired = on_expired
         self._messages, self._fulls = Meter(), Meter()
         self._channel_meters: dict[str, tuple[Meter, Meter]] = {}
@@ -67,11 +97,7 @@ class Mailbox(Generic[W]):
         """Queue *item* behind the others; capacity is the caller's question (``has_room``)."""
         self._messages.add(now)
         self._meters(channel)[0].add(now)
-        queue = self.queues.get(channel)
-        if queue is None:
-            self.queues[channel] = deque((item,))
-        else:
-            queue.append(item)
+        self._queue(channel).join(item)
 
     def count(self, channel: str, now: float) -> None:
         """Count a message that passed through without waiting."""
@@ -80,21 +106,27 @@ class Mailbox(Generic[W]):
 
     def put_front(self, channel: str, item: W) -> None:
         """Queue *item* before the others, past capacity: it had its turn already."""
-        self.queues.setdefault(channel, deque()).appendleft(item)
+        self._queue(channel).join_front(item)
 
     def put_back(self, channel: str, item: W) -> None:
         """Queue *item* behind the others without counting it again."""
-        self.queues.setdefault(channel, deque()).append(item)
+        self._queue(channel).join(item)
 
-    def has_room(self, channel: str, capacity: int, now: float, more: int = 1) -> bool:
-        """Whether *more* messages fit on *channel* under *capacity*; what has expired does not take up room."""
+    def has_room(self, channel: str, capacity: int, now: float, more: int = 1, size: int = 0) -> bool:
+        """Whether *more* messages of *size* bytes together fit on *channel* under *capacity* and ``max_bytes``.
+
+        What has expired does not take up room.
+        """
         queue = self.queues.get(channel)
         if queue is None:
             return more <= capacity
-        if len(queue) + more <= capacity:
+        if len(queue) + more <= capacity and queue.size + size <= self.max_bytes:
             return True
         self._expire(channel, now)
-        return len(self.queues.get(channel, ())) + more <= capacity
+        queue = self.queues.get(channel)
+        if queue is None:
+            return more <= capacity
+        return len(queue) + more <= capacity and queue.size + size <= self.max_bytes
 
     def refused(self, channel: str, now: float) -> None:
         """Count a message that found *channel* full."""
@@ -109,6 +141,7 @@ class Mailbox(Generic[W]):
         found = None
         while queue:
             item = queue.popleft()
+            queue.size -= item.size
             if item.deadline > now:
                 found = item
                 break
@@ -140,9 +173,14 @@ class Mailbox(Generic[W]):
             queue.remove(item)
         except ValueError:
             return False
+        queue.size -= item.size
         if not queue:
             del self.queues[channel]
         return True
+
+    def take_all(self, channel: str) -> list[W]:
+        """Everything that waits on *channel*, in order; it is empty then."""
+        return list(self.queues.pop(channel, ()))
 
     def sweep(self, now: float) -> None:
         """Drop everything that has expired, wherever it stands."""
@@ -154,7 +192,7 @@ class Mailbox(Generic[W]):
         self.queues.clear()
 
     def statistics(self, now: float, channels: Iterable[str] | None = None) -> dict[str, Any]:
-        """The six numbers of the statistics extension, for one channel or all."""
+        """The numbers of the statistics extension, for one channel or all."""
         names = list(self.queues) if channels is None else list(channels)
         if channels is None:
             messages, fulls = self._messages, self._fulls
@@ -165,23 +203,35 @@ class Mailbox(Generic[W]):
             "messages_count": messages.count,
             "messages_count_per_second": messages.rate(now),
             "messages_pending": len(pending),
+            "bytes_pending": sum(item.size for item in pending),
             "messages_max_age": max((now - item.since for item in pending), default=0.0),
             "channel_full_count": fulls.count,
             "channel_full_count_per_second": fulls.rate(now),
         }
 
     def _expire(self, channel: str, now: float) -> None:
-        queue = self.queues[channel] if channel in self.queues else deque()
-        expired = [item for item in queue if item.deadline <= now]
-        if not expired:
+        queue = self.queues.get(channel)
+        # A look at each message is owed only when one may be due: a full channel asks at every send.
+        if queue is None or now < queue.soonest:
             return
-        kept = deque(item for item in queue if item.deadline > now)
+        expired, kept = [], Queue[W]()
+        for item in queue:
+            if item.deadline <= now:
+                expired.append(item)
+            else:
+                kept.join(item)
         if kept:
             self.queues[channel] = kept
         else:
             del self.queues[channel]
         for item in expired:
             self._report(item)
+
+    def _queue(self, channel: str) -> Queue[W]:
+        queue = self.queues.get(channel)
+        if queue is None:
+            queue = self.queues[channel] = Queue()
+        return queue
 
     def _report(self, item: W) -> None:
         if self._on_expired is not None:

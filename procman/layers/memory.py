@@ -36,6 +36,7 @@ class _Item:
     deadline: float
     since: float
     id: str
+    size: int
 
 
 class InMemoryChannelLayer(names.NameRules, ChannelLayer):
@@ -219,7 +220,7 @@ class InMemoryChannelLayer(names.NameRules, ChannelLayer):
             self._mailbox.refused(queue, now)
             return False
         self._counter += 1
-        item = _Item(channel, body, now + self.limits.expiry, now, f"{self._id}:{self._counter}")
+        item = _Item(channel, body, now + self.limits.expiry, now, f"{self._id}:{self._counter}", len(body))
         self._mailbox.put(queue, item, now)
         self._changed.notify_all()
         return True

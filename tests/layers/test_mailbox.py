@@ -14,6 +14,7 @@ class Item:
     name: str
     deadline: float = FOREVER
     since: float = 0.0
+    size: int = 1
 
 
 @pytest.fixture
@@ -118,3 +119,56 @@ def test_every_message_is_taken_expired_or_waiting_exactly_once(steps: list[tupl
             assert all(item.deadline > now for queue in mailbox.queues.values() for item in queue)
     waiting = [item for queue in mailbox.queues.values() for item in queue]
     assert sorted(map(id, put)) == sorted(map(id, taken + expired + waiting))
+
+
+def test_a_channel_that_holds_its_bytes_is_full_and_one_message_always_fits_an_empty_one(expired: list[Item]) -> None:
+    mailbox: Mailbox[Item] = Mailbox(expired.append, max_bytes=10)
+    assert mailbox.has_room("a", 5, 0, size=11)
+    mailbox.put("a", Item("large", size=8), 0)
+    assert mailbox.has_room("a", 5, 0, size=2)
+    assert not mailbox.has_room("a", 5, 0, size=3)
+    assert mailbox.has_room("b", 5, 0, size=3)
+    mailbox.pop("a", 0)
+    assert mailbox.has_room("a", 5, 0, size=11)
+
+
+def test_what_has_expired_takes_up_no_bytes(expired: list[Item]) -> None:
+    mailbox: Mailbox[Item] = Mailbox(expired.append, max_bytes=10)
+    mailbox.put("a", Item("short", deadline=5, size=8), 0)
+    mailbox.put("a", Item("long", deadline=9, size=2), 0)
+    assert not mailbox.has_room("a", 5, 4, size=8)
+    assert mailbox.has_room("a", 5, 5, size=8)
+    assert [item.name for item in expired] == ["short"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("pfbortxs"), st.integers(0, 9), st.integers(1, 9)), max_size=60))
+def test_the_bytes_and_the_soonest_deadline_of_a_queue_are_those_of_its_messages(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    mailbox: Mailbox[Item] = Mailbox()
+    items: list[Item] = []
+    now = 0
+    for step, number, size in steps:
+        item = Item(str(number), deadline=now + number, size=size)
+        if step == "p":
+            mailbox.put("a", item, now)
+            items.append(item)
+        elif step == "f":
+            mailbox.put_front("a", item)
+        elif step == "b":
+            mailbox.put_back("a", item)
+        elif step == "o":
+            mailbox.pop("a", now)
+        elif step == "r" and items:
+            mailbox.remove("a", items[number % len(items)])
+        elif step == "t":
+            now += number
+        elif step == "x":
+            mailbox.sweep(now)
+        elif step == "s" and number == 0:
+            mailbox.take_all("a")
+        queue = mailbox.queues.get("a")
+        if queue is not None:
+            assert queue
+            assert queue.size == sum(item.size for item in queue)
+            assert queue.soonest <= min(item.deadline for item in queue)

@@ -11,9 +11,11 @@ from collections import Counter, OrderedDict
 from typing import Any
 
 from procman.layers.ipc import frames
-from procman.layers.ipc.peers import Batch, Entry, Peer, Served
+from procman.layers.ipc.bounds import MAX_FINISHES, OVERHEAD_BYTES, size_of
+from procman.layers.ipc.peers import Batch, EarlyPart, EarlySend, Entry, Peer, Served
 from procman.layers.ipc.registry import Registry
 from procman.layers.names import local_prefix
+from procman.settings import LayerSettings
 
 GRACE = 1.0
 # An interface that was stopped meanwhile (SIGSTOP, a busy machine) comes later than the others. Until it has told which
@@ -28,14 +30,14 @@ _EARLY_PARTS = 64  # of up to 1 MiB each; their senders try again
 class Finishes(Registry):
     """A registry that applies finishes."""
 
-    def __init__(self, hub_id: str, now: float) -> None:
-        super().__init__(hub_id)
+    def __init__(self, hub_id: str, now: float, settings: LayerSettings) -> None:
+        super().__init__(hub_id, settings)
         self.grace_end, self.late_end = now + GRACE, now + LATE
         self.waiting: dict[str, Batch] = {}  # for room
         self.unsure: dict[str, Batch] = {}  # sent again, and their interface has not reported yet
         self._resolved: OrderedDict[str, None] = OrderedDict()  # finishes that were sent again, and decided
-        self._early_group_sends: list[tuple[str, bytes]] = []
-        self._early_parts: list[tuple[Peer, int, str, bytes, str]] = []  # their interface has not come yet
+        self._early_group_sends: list[EarlySend] = []
+        self._early_parts: list[EarlyPart] = []  # their interface has not come yet
         self.switch.timers.add(self.grace_end, self._grace_is_over)
         self.switch.timers.add(self.late_end, self._nobody_comes)
 
@@ -46,6 +48,9 @@ class Finishes(Registry):
         entry = self.switch.in_flight.get(key)
         pending = self.waiting.get(key) or self.unsure.get(key)
         if pending is not None:
+            if entry is not None:  # its holder ends a second time what had its end
+                self.switch.release(entry)
+                self.after_end(entry, now)
             if peer not in pending.peers:
                 pending.peers.append(peer)
             return
@@ -55,8 +60,9 @@ class Finishes(Registry):
             entry = self._waiting_offer(key)
         batch = Batch(key, entry, sends, session, peer.limits, peer.label, [peer])
         if entry is not None and entry.body is None and self._may_be_offered(key, now):
+            self.after_end(entry, now)
             batch.entry = None
-            self.unsure[key] = batch
+            self._keep_unsure(batch, now)
             return
         if entry is None and not self._is_unknown_work(batch, is_resent, now):
             return
@@ -70,7 +76,12 @@ class Finishes(Registry):
         """Apply *batch* when there is room for all its sends; meanwhile its worker gets nothing else."""
         if not batch.sends or self._has_room(batch, now):
             self.apply(batch, now)
+            return
+        size = _size_of_batch(batch)
+        if not self._may_wait(self.waiting, size - batch.size):
+            self.apply(batch, now)
         else:
+            self.ledger.add(batch, size)
             self.waiting[batch.key] = batch
             for peer in batch.peers:
                 peer.finishing[batch] = None
@@ -86,12 +97,13 @@ class Finishes(Registry):
         """Carry out the sends in order, then end the message."""
         if self.waiting.pop(batch.key, None) is not None:
             self.switch.timers.cancel(batch.timer)
+            self.ledger.remove(batch)
         entry = batch.entry
         own = entry.served if entry is not None else None
         if own is not None and not own.is_alive:
             own = None
         inside: list[Any] = []  # what the offer's own interface gets, in one frame with the end
-        refused: Counter[str] = Counter()
+        refused: dict[str, int] = {}
         for send in batch.sends:
             name, body, is_group = send
             if is_group:
@@ -101,12 +113,12 @@ class Finishes(Registry):
             elif own is not None and self.owner(name) is own:
                 inside.append(send)
             elif not self._put(name, body, batch, now):
-                refused[name] += 1
+                refused[name] = refused.get(name, 0) + 1
         for name, count in refused.items():
             self.switch.log(
                 logging.ERROR,
-                "channel %s was full for %.0f s: %d message(s) that a consumer of %s in %s sent to it are dropped",
-                *(name, FULL_RETRY, count, entry.channel if entry else "a message", batch.label),
+                "channel %s stayed full: %d message(s) that a consumer of %s in %s sent to it are dropped",
+                *(name, count, entry.channel if entry else "a message", batch.label),
             )
         if entry is not None:
             if batch.session is not None:
@@ -118,6 +130,13 @@ class Finishes(Registry):
             self.after_end(entry, now)
         self._acknowledge(batch, now)
 
+    def flush_finishes(self, now: float) -> None:
+        """End the finishes that wait for room: of their sends, those to live interfaces are not messages that wait."""
+        for batch in list(self.waiting.values()):
+            batch.sends = [send for send in batch.sends if not send[2] and self.owner(send[0]) is not None]
+            self.apply(batch, now)
+        self._grace_is_over(None, now)
+
     def group_send(self, group: str, body: bytes, peer: Peer, now: float, own: Served | None = None) -> None:
         """One frame per interface with members (not to *own*, which gets it with a finish); others an ordinary send."""
         frame = (frames.HELD_SEND, group, body)
@@ -126,9 +145,11 @@ class Finishes(Registry):
             served = self.interfaces[name]
             if served is not own and (served.has_reported or not is_early):
                 self.switch.push(served.peer, frame)
-        if is_early and len(self._early_group_sends) < _EARLY_GROUP_SENDS:
+        if is_early and len(self._early_group_sends) < _EARLY_GROUP_SENDS and self.ledger.fits(size_of(body)):
             # Interfaces that have not reported yet may hold members.
-            self._early_group_sends.append((group, body))
+            early = EarlySend(group, body)
+            self.ledger.add(early, size_of(body))
+            self._early_group_sends.append(early)
         if len(self.ordinary):
             self.send_to_ordinary(group, body, peer, now)
 
@@ -136,26 +157,28 @@ class Finishes(Registry):
         """*served* has told everything it holds: give it what has waited for that."""
         prefix = served.name + "!"
         if now < self.grace_end:
-            for group, body in self._early_group_sends:
-                if self.members.has(group, served.name):
-                    self.switch.push(served.peer, (frames.HELD_SEND, group, body))
+            for early in self._early_group_sends:
+                if self.members.has(early.group, served.name):
+                    self.switch.push(served.peer, (frames.HELD_SEND, early.group, early.body))
         # Those that were added meanwhile got these sends into the queue that follows.
         for group, channel in self.ordinary.take_prefix(prefix):
             self.group_add(group, channel, 0.0)
         # What a consumer has sent before its end goes before its finish.
-        waiting = self.switch.mailbox.queues.pop(prefix, ())
-        for entry in waiting:
+        for entry in self.switch.mailbox.take_all(prefix):
+            self.ledger.remove(entry)
             self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body))
         parts, self._early_parts = self._early_parts, []
         for part in parts:
-            if not part[2].startswith(prefix):
+            if not part.channel.startswith(prefix):
                 self._early_parts.append(part)
-            elif part[0].role:
-                peer, rid, channel, body, key = part
-                self.reply_and_wait(peer, rid, served, channel, body, key)
+                continue
+            self.ledger.remove(part)
+            if part.peer.role:
+                self.reply_and_wait(part.peer, part.rid, served, part.channel, part.body, part.key)
         served.has_reported = True
         for batch in [batch for batch in self.unsure.values() if _interface_of(batch.key) == served.name]:
             del self.unsure[batch.key]
+            self.ledger.remove(batch)
             if batch.entry is not None:
                 self.complete(batch, now)
             else:  # it had its finish already, hence the predecessor applied all of the batch
@@ -168,8 +191,10 @@ class Finishes(Registry):
 
     def keep_part(self, peer: Peer, rid: int, channel: str, body: bytes, key: str) -> None:
         """Have *peer* wait with a part until the interface of *channel* is there, or will not come."""
-        if len(self._early_parts) < _EARLY_PARTS:
-            self._early_parts.append((peer, rid, channel, body, key))
+        if len(self._early_parts) < _EARLY_PARTS and self.ledger.fits(size_of(body)):
+            part = EarlyPart(peer, rid, channel, body, key)
+            self.ledger.add(part, size_of(body))
+            self._early_parts.append(part)
         else:
             self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, _EARLY_PARTS)))
 
@@ -185,27 +210,57 @@ class Finishes(Registry):
             self.dead_drop_count += 1
             return True
         queue = local_prefix(name)
-        if self.switch.has_room(queue, batch.limits.capacity_of(name), now):
+        capacity, size = batch.limits.capacity_of(name), size_of(body)
+        if self.switch.has_room(queue, capacity, now, size=size):
             deadline = now + batch.limits.expiry
             self.switch.enqueue(Entry(self.new_key(), name, queue, body, deadline=deadline, since=now), now)
             return True
         self.switch.dropped_count += 1
-        self.switch.mailbox.refused(queue, now)
+        self.refuse(name, size, capacity, now)
         return False
 
     def _has_room(self, batch: Batch, now: float) -> bool:
+        ordinary = [
+            (name, body)
+            for name, body, is_group in batch.sends
+            if not is_group and self.owner(name) is None and not self.is_dead(name)
+        ]
+        if not ordinary:  # replies, as a rule
+            return True
         needed: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
         capacities: dict[str, int] = {}
-        for name, _, is_group in batch.sends:
-            if not is_group and self.owner(name) is None and not self.is_dead(name):
-                queue = local_prefix(name)
-                needed[queue] += 1
-                capacities[queue] = batch.limits.capacity_of(name)
+        for name, body in ordinary:
+            queue = local_prefix(name)
+            needed[queue] += 1
+            sizes[queue] += size_of(body)
+            capacities[queue] = batch.limits.capacity_of(name)
+        if not self.ledger.fits(sizes.total() - batch.size):  # what it counts with now goes over into its messages
+            return False
         # More sends to one channel than its capacity can never fit at once: they are applied when it is empty.
         return all(
-            self.switch.has_room(queue, capacities[queue], now, min(count, capacities[queue]))
+            self.switch.has_place(queue, capacities[queue], now, min(count, capacities[queue]), sizes[queue])
             for queue, count in needed.items()
         )
+
+    def _may_wait(self, waiting: dict[str, Batch], size: int) -> bool:
+        """Whether one more finish of *size* bytes may wait among *waiting*."""
+        return len(waiting) < MAX_FINISHES and self.ledger.fits_finish(size)
+
+    def _keep_unsure(self, batch: Batch, now: float) -> None:
+        """Keep *batch* until its interface has reported, or will not come."""
+        size = _size_of_batch(batch)
+        if self._may_wait(self.unsure, size):
+            self.ledger.add(batch, size)
+            self.unsure[batch.key] = batch
+            return
+        self.ledger.refused_count += 1
+        self.switch.log(
+            logging.ERROR,
+            "the channel layer is full: %d send(s) of a consumer in %s that ended during a restart are dropped",
+            *(len(batch.sends), batch.label),
+        )
+        self._acknowledge(batch, now)
 
     def _room_did_not_come(self, batch: Batch, now: float) -> None:
         if batch.key in self.waiting:
@@ -227,8 +282,7 @@ class Finishes(Registry):
 
     def _waiting_offer(self, key: str) -> Entry | None:
         """The offer *key*, taken from where it waits to be handed out (again)."""
-        served = self.interfaces.get(_interface_of(key))
-        entry = served.offers.get(_number_of(key)) if served is not None else None
+        entry = self.offered.get(key)
         if entry is not None:
             self.switch.unqueue(entry)
         return entry
@@ -246,7 +300,7 @@ class Finishes(Registry):
                 self._acknowledge(batch, now)
                 return False
             if now < self.late_end:
-                self.unsure[key] = batch
+                self._keep_unsure(batch, now)
                 return False
         self._remember(key)
         return True
@@ -264,15 +318,19 @@ class Finishes(Registry):
             self._resolved.popitem(last=False)
 
     def _grace_is_over(self, _: None, now: float) -> None:
+        for early in self._early_group_sends:
+            self.ledger.remove(early)
         self._early_group_sends.clear()
 
     def _nobody_comes(self, _: None, now: float) -> None:
         parts, self._early_parts = self._early_parts, []
-        for peer, rid, channel, *_rest in parts:
-            if peer.role:
-                self.switch.push(peer, (frames.ERROR, rid, frames.GONE, (channel,)))
+        for part in parts:
+            self.ledger.remove(part)
+            if part.peer.role:
+                self.switch.push(part.peer, (frames.ERROR, part.rid, frames.GONE, (part.channel,)))
         for batch in list(self.unsure.values()):
             del self.unsure[batch.key]
+            self.ledger.remove(batch)
             self._remember(batch.key)
             # Its clients may have had their answers from the predecessor: should it come after all, not once more.
             own = _interface_of(batch.key) + "!"
@@ -284,6 +342,7 @@ def _interface_of(key: str) -> str:
     return key.rpartition(":")[0]
 
 
-def _number_of(key: str) -> int:
-    number = key.rpartition(":")[2]
-    return int(number) if number.isdigit() else -1
+def _size_of_batch(batch: Batch) -> int:
+    """What a finish counts with while it waits: at least what its messages will count with."""
+    sends = sum(OVERHEAD_BYTES + len(name) + len(body) for name, body, _ in batch.sends)
+    return size_of(None, batch.session) + sends

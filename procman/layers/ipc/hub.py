@@ -15,26 +15,26 @@ from procman.errors import ConfigurationError
 from procman.layers import codec
 from procman.layers.errors import LayerError
 from procman.layers.ipc import frames
-from procman.layers.ipc.finishes import Finishes
-from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, Served, SocketRecord
+from procman.layers.ipc.bounds import MAX_PARKED, size_of
+from procman.layers.ipc.offers import Offers, served_by
+from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, SocketRecord
 from procman.layers.ipc.queues import LOST
 from procman.layers.ipc.registry import BODY_END
 from procman.layers.limits import Limits
-from procman.layers.mailbox import FOREVER
 from procman.layers.names import body_owner, local_prefix
+from procman.settings import LayerSettings
 
 
 class BadFrame(LayerError):
     """A connection sent what is no frame of this version: close it."""
 
 
-class Hub(Finishes):
+class Hub(Offers):
     """All connections and what they share. *hub_id* differs between a hub and its predecessor."""
 
-    def __init__(self, hub_id: str, now: float) -> None:
-        super().__init__(hub_id, now)
+    def __init__(self, hub_id: str, now: float, settings: LayerSettings | None = None) -> None:
+        super().__init__(hub_id, now, settings or LayerSettings())
         self.peers: dict[Peer, None] = {}
-        self._held: dict[str, Entry] = {}  # offered again, until the grace is over
         self._early_discards: set[tuple[str, str]] = set()
         self._is_restart = False
         self._connections = 0
@@ -56,8 +56,8 @@ class Hub(Finishes):
             frames.DEFER: self._defer,
             frames.RUNNING: self._running,
             frames.RECALLED: self._recalled,
-            frames.OFFER: self._offer,
-            frames.WITHDRAW: self._withdraw,
+            frames.OFFER: self.offer,
+            frames.WITHDRAW: self.withdraw,
             frames.OPENED: self._opened,
             frames.CLOSED: self._closed,
             frames.MEMBERS: self._members,
@@ -170,9 +170,10 @@ class Hub(Finishes):
         else:
             entry = self._entry(peer, channel, body, reply_channel, now)
             capacity = peer.limits.capacity_of(channel)
-            if not self.switch.has_room(entry.queue, capacity, now):
-                self.switch.mailbox.refused(entry.queue, now)
-                self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, capacity)))
+            size = size_of(body)
+            if not self.switch.has_room(entry.queue, capacity, now, size=size):
+                refusal = self.refuse(channel, size, capacity, now)
+                self.switch.push(peer, (frames.ERROR, rid, frames.FULL, refusal))
                 return
             self.switch.enqueue(entry, now)
         self.switch.push(peer, (frames.OK, rid, None))
@@ -194,11 +195,15 @@ class Hub(Finishes):
         self, peer: Peer, now: float, rid: int, channel: str, body: bytes, reply_channel: str | None
     ) -> None:
         entry = self._entry(peer, channel, body, reply_channel, now)
-        if self.owner(channel) is not None or self.switch.has_room(entry.queue, peer.limits.capacity_of(channel), now):
+        capacity, size = peer.limits.capacity_of(channel), size_of(body)
+        if self.owner(channel) is not None or self.switch.has_room(entry.queue, capacity, now, size=size):
             self._send(peer, now, rid, channel, body, reply_channel)
             return
-        if any(parked.entry.channel == channel for parked in peer.parked.values()):
-            self.switch.push(peer, (frames.ERROR, rid, frames.FULL, (channel, peer.limits.capacity_of(channel))))
+        parked = self.switch.parked.get(entry.queue, ())
+        is_second = any(other.peer is peer and other.entry.channel == channel for other in parked)
+        if is_second or len(peer.parked) >= MAX_PARKED or not self.ledger.fits(size):
+            refusal = self.refuse(channel, size, capacity, now)
+            self.switch.push(peer, (frames.ERROR, rid, frames.FULL, refusal))
             return
         self.switch.park(Parked(peer, rid, entry))
 
@@ -237,6 +242,8 @@ class Hub(Finishes):
 
     def _flush(self, peer: Peer, now: float, rid: int) -> None:
         self.switch.flush(now)
+        self.flush_held(now)
+        self.flush_finishes(now)
         self.members.clear()
         self.ordinary.clear()
         for served in self.interfaces.values():
@@ -284,9 +291,11 @@ class Hub(Finishes):
         for key, channel, deaths in running:
             if key in self.switch.in_flight or self.is_ended(key):
                 continue
-            entry = self._held.pop(key, None) or self._waiting_offer(key)
+            entry = self.offered.get(key) or self.switch.again.get(key)
             if entry is None:
-                entry = Entry(key, channel, local_prefix(channel), None)
+                entry = self.offered[key] = Entry(key, channel, local_prefix(channel), None)
+            self._held.pop(key, None)
+            self.switch.unqueue(entry)
             entry.deaths = max(entry.deaths, deaths)
             self.switch.claim(entry, peer)
 
@@ -295,94 +304,21 @@ class Hub(Finishes):
 
     # -- interfaces ---------------------------------------------------------------------------------------------------
 
-    def _offer(
-        self,
-        peer: Peer,
-        now: float,
-        number: int,
-        channel: str,
-        body: bytes,
-        reply_channel: str,
-        is_redeliverable: bool,
-        is_bounded: bool,
-        session: bytes | None,
-        is_begun: bool,
-        is_again: bool,
-    ) -> None:
-        served = _served(peer)
-        if type(number) is not int or type(channel) is not str or type(body) is not bytes:
-            raise TypeError("an offer has a number, a channel and a body")
-        if number in served.offers:
-            return
-        key = f"{served.name}:{number}"
-        record = served.sockets.get(reply_channel)
-        if record is not None and not is_again:
-            record.order += 1
-        claimed = self.switch.in_flight.get(key) if is_again else None
-        entry = claimed or Entry(key, channel, local_prefix(channel), None)
-        entry.body, entry.reply_channel, entry.served, entry.offer_id = body, reply_channel, served, number
-        entry.is_redeliverable, entry.is_bounded, entry.session = is_redeliverable, is_bounded, session
-        entry.deadline = now + peer.limits.expiry if is_bounded else FOREVER
-        entry.since = now
-        served.offers[number] = entry
-        if claimed is not None:
-            return
-        if is_again and self._decide_again(entry, is_begun, now):
-            return
-        if is_bounded and not is_again:
-            capacity = peer.limits.capacity_of(channel)
-            if not self.switch.has_room(entry.queue, capacity, now):
-                self.switch.mailbox.refused(entry.queue, now)
-                self._ended(entry, "full", now)
-                return
-        self.switch.enqueue(entry, now)
-
-    def _decide_again(self, entry: Entry, is_begun: bool, now: float) -> bool:
-        """Whether an offer made again is not to be queued now: it is finished, held until the grace ends, or lost."""
-        batch = self.unsure.get(entry.key)
-        if batch is not None:
-            batch.entry = entry  # applied once its interface has reported
-        elif now < self.grace_end:
-            self._held[entry.key] = entry
-            entry.timer = self.switch.timers.add(self.grace_end, self._hand_out, (entry, is_begun))
-        elif is_begun:
-            self._ended(entry, LOST, now)
-        else:
-            return False
-        return True
-
-    def _hand_out(self, held: tuple[Entry, bool], now: float) -> None:
-        entry, is_begun = held
-        entry.timer = None
-        if self._held.pop(entry.key, None) is None or entry.holder is not None:
-            return
-        if is_begun:
-            self._ended(entry, LOST, now)
-        else:
-            self.switch.enqueue(entry, now)
-
-    def _withdraw(self, peer: Peer, now: float, number: int) -> None:
-        entry = _served(peer).offers.get(number)
-        if entry is not None and entry.holder is None and entry.key not in self.waiting:
-            self._held.pop(entry.key, None)
-            self.switch.unqueue(entry)
-            self._ended(entry, "dropped", now)
-
     def _opened(self, peer: Peer, now: float, reply_channel: str, path: str, order: int, session: bytes | None) -> None:
-        self.opened(_served(peer), SocketRecord(reply_channel, path, order, session))
+        self.opened(served_by(peer), SocketRecord(reply_channel, path, order, session))
 
     def _closed(self, peer: Peer, now: float, reply_channel: str, disconnect: list[Any] | None) -> None:
-        served = _served(peer)
+        served = served_by(peer)
         was_open = self.closed(served, reply_channel, now)
         if disconnect is None:
             return
         if was_open:
-            self._offer(peer, now, *disconnect)
+            self.offer(peer, now, *disconnect)
         else:  # it has been run; this offer ends here
             self.switch.push(peer, (frames.FINISHED, disconnect[0], None, ()))
 
     def _members(self, peer: Peer, now: float, group: str, channels: list[str]) -> None:
-        served = _served(peer)
+        served = served_by(peer)
         for channel in channels:
             if (group, channel) in self._early_discards:
                 self._early_discards.discard((group, channel))
@@ -391,19 +327,13 @@ class Hub(Finishes):
                 self.members.add(group, served.name, channel)
 
     def _reported(self, peer: Peer, now: float) -> None:
-        self.reported(_served(peer), now)
+        self.reported(served_by(peer), now)
 
     def _group_gone(self, peer: Peer, now: float, group: str, channel: str) -> None:
-        self.members.discard(group, _served(peer).name, channel)
+        self.members.discard(group, served_by(peer).name, channel)
 
     def _written(self, peer: Peer, now: float, token: int, is_delivered: bool) -> None:
         self.written(token, is_delivered)
 
     def _goodbye(self, peer: Peer, now: float) -> None:
         self.goodbye(peer, now)
-
-
-def _served(peer: Peer) -> Served:
-    if peer.served is None:
-        raise ValueError("only an interface may send this")
-    return peer.served

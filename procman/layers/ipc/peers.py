@@ -92,6 +92,7 @@ class Entry:
     is_begun: bool = False
     timer: Timer | None = None
     then: SocketRecord | None = None
+    size: int = 0  # what it counts with in the ledger; does not change while it waits
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +104,7 @@ class SocketRecord:
     order: int
     session: bytes | None
     code: int = 1006
+    size: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -149,6 +151,28 @@ class Batch:
     label: str
     peers: list[Peer]
     timer: Timer | None = None
+    size: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class EarlySend:
+    """A group send of the first second after a restart, for interfaces that have not reported yet."""
+
+    group: str
+    body: bytes
+    size: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class EarlyPart:
+    """A reply whose sender waits, for an interface that has not come yet."""
+
+    peer: Peer
+    rid: int
+    channel: str
+    body: bytes
+    key: str
+    size: int = 0
 
 
 @dataclass(slots=True, eq=False)

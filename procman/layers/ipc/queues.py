@@ -1,7 +1,7 @@
 """What waits inside the hub: messages for somebody who takes them, blocked receivers, sends that wait for room.
 
 Pure. Workers are ``switch.py``'s. Bounds: queues by the sender's capacity (offers of sockets by the interface, one per
-socket), parked sends one per connection and channel, receivers one per request of a connection.
+socket), parked sends one per connection and channel; see ``bounds.py``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from procman.layers.ipc import frames
+from procman.layers.ipc.bounds import Ledger, size_of
 from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, Receiver
 from procman.layers.ipc.timers import Timers
 from procman.layers.mailbox import Mailbox
 from procman.log import escape
+from procman.settings import LayerSettings
 
 SWEEP_INTERVAL = 1.0
 ALONG = 0.05
@@ -35,6 +37,7 @@ class Queues:
         "_receivers",
         "_sweep_is_due",
         "dirty",
+        "ledger",
         "logs",
         "mailbox",
         "now",
@@ -42,10 +45,16 @@ class Queues:
         "timers",
     )
 
-    def __init__(self, on_ended: Callable[[Entry, str, float], None], on_room: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        on_ended: Callable[[Entry, str, float], None],
+        on_room: Callable[[str, float], None],
+        settings: LayerSettings,
+    ) -> None:
         self._on_ended, self._on_room = on_ended, on_room
         self.timers = Timers()
-        self.mailbox: Mailbox[Entry] = Mailbox(self._expired)
+        self.ledger = Ledger(settings.layer_max_bytes)
+        self.mailbox: Mailbox[Entry] = Mailbox(self._expired, settings.layer_max_channel_bytes)
         self.parked: dict[str, deque[Parked]] = {}
         self.dirty: list[Peer] = []
         self.logs: list[Log] = []
@@ -95,14 +104,25 @@ class Queues:
     def enqueue(self, entry: Entry, now: float) -> None:
         """Hand *entry* to whoever waits for it, else queue it; capacity is the caller's question."""
         self.mailbox.count(entry.queue, now)
+        if not entry.size:
+            size = entry.size = size_of(entry.body, entry.session)
+            self.ledger.bytes += size
         if not self.hand_over(entry, now):
             entry.since = now
             self.mailbox.put_back(entry.queue, entry)
             self.want_sweep(now)
 
-    def has_room(self, queue: str, capacity: int, now: float, more: int = 1) -> bool:
-        """Whether *more* messages fit; somebody who waits for one makes room for it."""
-        return self.mailbox.has_room(queue, capacity, now, more) or (more == 1 and self._is_awaited(queue))
+    def has_room(self, queue: str, capacity: int, now: float, more: int = 1, size: int = 0) -> bool:
+        """Whether *more* messages of *size* bytes together fit, in their queue and in the layer."""
+        if self.ledger.bytes + size > self.ledger.max_bytes:
+            return False
+        if queue not in self.mailbox.queues and more <= capacity:
+            return True
+        return self.has_place(queue, capacity, now, more, size)
+
+    def has_place(self, queue: str, capacity: int, now: float, more: int, size: int) -> bool:
+        """Whether *queue* takes them; somebody who waits for one makes room for it."""
+        return self.mailbox.has_room(queue, capacity, now, more, size) or (more == 1 and self._is_awaited(queue))
 
     def receive(self, peer: Peer, rid: int, channels: Sequence[str], timeout: float | None, now: float) -> None:
         """Answer *rid* with a message of *channels*: at once, or within *timeout* (0: not at all) seconds."""
@@ -134,6 +154,7 @@ class Queues:
             self._forget_receiver(receiver)
         parked = peer.parked.pop(rid, None)
         if parked is not None:
+            self.ledger.remove(parked.entry)
             waiting = self.parked[parked.entry.queue]
             waiting.remove(parked)
             if not waiting:
@@ -141,6 +162,7 @@ class Queues:
 
     def park(self, parked: Parked) -> None:
         """Keep a send until its channel has room."""
+        self.ledger.add(parked.entry, size_of(parked.entry.body))
         parked.peer.parked[parked.rid] = parked
         self.parked.setdefault(parked.entry.queue, deque()).append(parked)
 
@@ -192,7 +214,9 @@ class Queues:
         waiting = self.parked.get(queue)
         while waiting:
             parked = waiting[0]
-            if not self.has_room(queue, parked.peer.limits.capacity_of(parked.entry.channel), now):
+            # Its bytes count already: what it has to wait for is its channel.
+            capacity = parked.peer.limits.capacity_of(parked.entry.channel)
+            if not self.has_place(queue, capacity, now, 1, parked.entry.size):
                 return
             waiting.popleft()
             if not waiting:

@@ -13,10 +13,12 @@ from typing import Any
 from procman.layers import codec
 from procman.layers.groups import Groups, HeldMembers
 from procman.layers.ipc import frames
+from procman.layers.ipc.bounds import OVERHEAD_BYTES, Throttle, size_of
 from procman.layers.ipc.peers import Entry, Peer, Served, SocketRecord
 from procman.layers.ipc.queues import DONE, DROPPED, EXPIRED
 from procman.layers.ipc.switch import Switch
 from procman.layers.names import body_owner, local_prefix
+from procman.settings import LayerSettings
 
 MAX_SESSION_BYTES = 64 * 1024
 # What an interface sends last when the client has left in the middle of a body.
@@ -29,20 +31,27 @@ _GONE_AWAY, _ABNORMAL = 1012, 1006
 class Registry:
     """Live interfaces by name, and the groups."""
 
-    def __init__(self, hub_id: str) -> None:
-        self.switch = Switch(self._ended, self._begun, lambda queue, now: self.on_room(queue, now))
+    def __init__(self, hub_id: str, settings: LayerSettings) -> None:
+        self.settings = settings
+        self.switch = Switch(self._ended, self._begun, lambda queue, now: self.on_room(queue, now), settings)
+        self.ledger = self.switch.ledger
         self.interfaces: dict[str, Served] = {}
         self.dead: OrderedDict[str, None] = OrderedDict()
+        self.offered: dict[str, Entry] = {}  # by key, until the end; also what a worker runs of another hub's offers
         self.members = HeldMembers()
         self.ordinary = Groups()
         self.hub_id = hub_id
         self._tokens: dict[int, tuple[Peer, int, str, Served]] = {}
         self._counter = 0
-        self._warned: dict[str, tuple[int, int]] = {}
+        self._lines = Throttle()
         self.group_drop_count = self.dead_drop_count = 0
 
     def on_room(self, queue: str, now: float) -> None:
         """A message has left *queue*; finishes that wait for room may go on."""
+
+    def is_ended(self, key: str) -> bool:
+        """Whether a finish of *key* has come."""
+        return False
 
     # -- interfaces -------------------------------------------------------------------------------------------------
 
@@ -97,7 +106,7 @@ class Registry:
             self.written(token, False)
         if code == _ABNORMAL:
             for entry in list(served.offers.values()):
-                is_waiting = entry.key not in self.switch.in_flight
+                is_waiting = entry.key not in self.switch.in_flight and not self.is_ended(entry.key)
                 if is_waiting and (entry.is_bounded or entry.channel == "websocket.connect"):
                     self.switch.unqueue(entry)
                     self._ended(entry, DROPPED, now)
@@ -121,6 +130,13 @@ class Registry:
         """A socket was accepted: its disconnect is owed."""
         if record.session is not None and len(record.session) > MAX_SESSION_BYTES:
             record.session = None
+        if record.session is not None and not self.ledger.fits(_size_of_record(record)):
+            record.session = None
+            self._not_mirrored(record, self.switch.now)
+        old = served.sockets.get(record.reply_channel)
+        if old is not None:
+            self.ledger.remove(old)
+        self.ledger.add(record, _size_of_record(record))
         served.sockets[record.reply_channel] = record
 
     def closed(self, served: Served, reply_channel: str, now: float) -> bool:
@@ -128,7 +144,11 @@ class Registry:
         self.members.remove_channel(served.name, reply_channel)
         for token in [token for token, waiting in self._tokens.items() if waiting[2] == reply_channel]:
             self.written(token, False)
-        return served.sockets.pop(reply_channel, None) is not None
+        record = served.sockets.pop(reply_channel, None)
+        if record is None:
+            return False
+        self.ledger.remove(record)
+        return True
 
     def store_session(self, entry: Entry, session: bytes) -> None:
         """Keep *session* beside the socket of *entry*, for its disconnect."""
@@ -144,10 +164,14 @@ class Registry:
                 "its disconnect will see an older one",
                 *(record.reply_channel, len(session), MAX_SESSION_BYTES),
             )
-        else:
+        elif self.ledger.fits(len(session)):
             record.session = session
+            self.ledger.add(record, _size_of_record(record))
+        else:
+            self._not_mirrored(record, self.switch.now)
 
     def _queue_disconnect(self, record: SocketRecord, now: float) -> None:
+        self.ledger.remove(record)
         channel = "websocket.disconnect"
         message = {
             "reply_channel": record.reply_channel,
@@ -188,7 +212,12 @@ class Registry:
         self.after_end(entry, now)
 
     def after_end(self, entry: Entry, now: float) -> None:
-        """Queue the disconnect that waited for *entry* to end."""
+        """*entry* is held no longer: queue the disconnect that waited for its end."""
+        self.offered.pop(entry.key, None)
+        self.ledger.bytes -= entry.size
+        entry.size = 0
+        if self.switch.again:
+            self.switch.again.pop(entry.key, None)
         record, entry.then = entry.then, None
         if record is not None:
             self._queue_disconnect(record, now)
@@ -243,7 +272,7 @@ class Registry:
         fulls: list[str] = []
         for channel in self.ordinary.channels(group, now):
             queue = local_prefix(channel)
-            if self.switch.has_room(queue, peer.limits.capacity_of(channel), now):
+            if self.switch.has_room(queue, peer.limits.capacity_of(channel), now, size=size_of(body)):
                 entry = Entry(self.new_key(), channel, queue, body, deadline=now + peer.limits.expiry, since=now)
                 self.switch.enqueue(entry, now)
             else:
@@ -251,23 +280,51 @@ class Registry:
                 fulls.append(channel)
         if fulls:
             self.group_drop_count += len(fulls)
-            self._warn(group, fulls, now)
+            count = self._lines.count(group, now, len(fulls))
+            if count:
+                self.switch.log(
+                    logging.WARNING,
+                    "group %s: %d messages to full channels were dropped, the last one to %s",
+                    *(group, count, fulls[-1]),
+                )
 
-    def _warn(self, group: str, channels: list[str], now: float) -> None:
-        """At most one line per group and second, with the number since the last one."""
-        second, count = self._warned.get(group, (-1, 0))
-        count += len(channels)
-        if second == int(now):
-            self._warned[group] = (second, count)
-            return
-        if len(self._warned) > 1000:
-            self._warned.clear()
-        self._warned[group] = (int(now), 0)
-        self.switch.log(
-            logging.WARNING,
-            "group %s: %d messages to full channels were dropped, the last one to %s",
-            *(group, count, channels[-1]),
-        )
+    # -- bounds -------------------------------------------------------------------------------------------------------
+
+    def refuse(self, channel: str, size: int, capacity: int, now: float) -> tuple[Any, ...]:
+        """Count a message for which *channel* has no room, and log it if that is for its bytes.
+
+        The arguments of the ``ChannelFull`` that its sender gets.
+        """
+        queue = local_prefix(channel)
+        mailbox, ledger = self.switch.mailbox, self.ledger
+        mailbox.refused(queue, now)
+        waiting = mailbox.queues.get(queue)
+        if waiting is not None and len(waiting) >= capacity:
+            return (channel, capacity)
+        ledger.refused_count += 1
+        count = self._lines.count(None, now)
+        if ledger.fits(size):
+            limit, flag = int(mailbox.max_bytes), "--layer-max-channel-bytes"
+        else:
+            limit, flag = ledger.max_bytes, "--layer-max-bytes"
+        if count:
+            self.switch.log(
+                logging.WARNING,
+                "the channel layer holds %d of %d bytes, channel %s %d: %d message(s) refused; limit %d bytes (%s)",
+                *(ledger.bytes, ledger.max_bytes, channel, waiting.size if waiting is not None else 0, count),
+                *(limit, flag),
+            )
+        return (channel, capacity, limit)
+
+    def _not_mirrored(self, record: SocketRecord, now: float) -> None:
+        count = self._lines.count(SocketRecord, now)
+        if count:
+            self.switch.log(
+                logging.WARNING,
+                "the channel layer is full: %d session(s) are not mirrored, the last one of %s; if its interface dies, "
+                "its disconnect will see an older one",
+                *(count, record.reply_channel),
+            )
 
     def statistics(self) -> dict[str, Any]:
         """The counts of this file."""
@@ -276,6 +333,12 @@ class Registry:
             "sockets": sum(len(served.sockets) for served in self.interfaces.values()),
             "groups": len(self.members) + len(self.ordinary),
             "in_flight": len(self.switch.in_flight),
+            "bytes_held": self.ledger.bytes,
+            "bytes_refused_count": self.ledger.refused_count,
             "redelivered_count": self.switch.redelivered_count,
             "dropped_count": self.switch.dropped_count + self.group_drop_count + self.dead_drop_count,
         }
+
+
+def _size_of_record(record: SocketRecord) -> int:
+    return OVERHEAD_BYTES + len(record.path) + (len(record.session) if record.session is not None else 0)

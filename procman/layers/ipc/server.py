@@ -28,7 +28,7 @@ from procman.layers.ipc import frames
 from procman.layers.ipc.hub import BadFrame, Hub
 from procman.layers.ipc.peers import Peer
 from procman.layers.limits import MAX_MESSAGE_SIZE
-from procman.settings import ENV_LIFETIME_FD
+from procman.settings import ENV_LIFETIME_FD, LayerSettings
 
 logger = logging.getLogger("procman.layers")
 _MAX_UNSENT_BYTES = 64 * 1024 * 1024
@@ -133,8 +133,10 @@ def _is_own(connection: Any) -> bool:
     return bool(struct.unpack("3i", credentials)[1] == os.getuid())
 
 
-def run_hub(address: str, fd: int | None = None) -> None:
+def run_hub(address: str, fd: int | None = None, settings: LayerSettings | None = None) -> None:
     """Serve the layer at *address* until told to stop; *fd* is its listening socket, if somebody else holds it.
+
+    *settings* are its bounds, by default those of the environment.
 
     Below a supervisor the hub ignores SIGTERM and SIGINT and ends when the supervisor does, so that it goes last;
     alone it ends with either signal.
@@ -142,13 +144,14 @@ def run_hub(address: str, fd: int | None = None) -> None:
     Raises:
         ConfigurationError: *address* is no IPC address, or another hub answers there.
     """
+    settings = settings or LayerSettings.load()
     path = addresses.parse(address)
     if path.scheme != "ipc":
         raise ConfigurationError(f"the layer process serves ipc:// addresses, not {address!r}")
     listener = socket.socket(fileno=fd) if fd is not None else _bind(path.path)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(listener, address))
+            runner.run(_serve(listener, address, settings))
     finally:
         listener.close()
         if fd is None:
@@ -188,7 +191,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return None
 
 
-async def _serve(listener: socket.socket, address: str) -> None:
+async def _serve(listener: socket.socket, address: str, settings: LayerSettings) -> None:
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     is_supervised = bool(os.environ.get(ENV_LIFETIME_FD))
@@ -204,7 +207,7 @@ async def _serve(listener: socket.socket, address: str) -> None:
 
         lifetime.watch_lifetime(supervisor_has_gone)
     now = SystemClock.monotonic
-    driver = Driver(Hub(secrets.token_hex(4), now()), loop, now)
+    driver = Driver(Hub(secrets.token_hex(4), now(), settings), loop, now)
     listener.setblocking(False)
     server = await loop.create_unix_server(lambda: _Connection(driver), sock=listener, backlog=_BACKLOG)
     logger.info("layer ready at %s", address)

@@ -11,8 +11,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from procman.layers.ipc import frames, prefetch
+from procman.layers.ipc.bounds import size_of
 from procman.layers.ipc.peers import Entry, Peer
 from procman.layers.ipc.queues import DROPPED, LOST, Queues
+from procman.settings import LayerSettings
 
 # Workers that are killed together (deploys, the OOM killer) do not end in one moment: a message given to one that is
 # already dying would count as the death of two workers.
@@ -31,6 +33,7 @@ class Switch(Queues):
         "_on_begun",
         "_pausing",
         "_recall_is_due",
+        "again",
         "dropped_count",
         "in_flight",
         "redelivered_count",
@@ -44,10 +47,12 @@ class Switch(Queues):
         on_ended: Callable[[Entry, str, float], None],
         on_begun: Callable[[Entry], None],
         on_room: Callable[[str, float], None],
+        settings: LayerSettings,
     ) -> None:
-        super().__init__(on_ended, on_room)
+        super().__init__(on_ended, on_room, settings)
         self._on_begun = on_begun
         self.in_flight: dict[str, Entry] = {}
+        self.again: dict[str, Entry] = {}  # were in flight and will be: they pause (``timer``) or wait
         self.workers: dict[Peer, None] = {}
         self.watchers: dict[str, Peer] = {}  # by process
         self.takers: dict[Peer, None] = {}
@@ -85,6 +90,7 @@ class Switch(Queues):
 
     def claim(self, entry: Entry, peer: Peer) -> None:
         """*peer* has *entry* in flight, and may have begun with it."""
+        self.again.pop(entry.key, None)
         entry.holder, entry.sequence, entry.is_begun = peer, 0, True
         peer.holds[entry.key] = entry
         self.in_flight[entry.key] = entry
@@ -119,6 +125,8 @@ class Switch(Queues):
         """*entry* runs again as *body*, behind the others, after a pause that grows with each deferral."""
         self.release(entry)
         entry.body = body
+        self.ledger.add(entry, size_of(body, entry.session))
+        self.again[entry.key] = entry
         entry.deferrals += 1
         pause = min(_DEFER_LONGEST, _DEFER_FIRST * 2 ** min(entry.deferrals - 1, 10))
         entry.timer = self.timers.add(now + pause, self._deferral_is_over, entry)
@@ -137,6 +145,7 @@ class Switch(Queues):
                 "%s (pid %d) died while it ran a message of %s (reply channel %s); another worker gets it",
                 *(peer.label, peer.pid, entry.channel, entry.reply_channel or "none"),
             )
+            self.again[entry.key] = entry
             entry.timer = self.timers.add(now + REDELIVERY_PAUSE, self._redeliver, entry)
         else:
             self.dropped_count += 1
@@ -169,7 +178,7 @@ class Switch(Queues):
         for entry in fetched:
             del self.in_flight[entry.key]
             entry.holder = None
-            self._pausing[entry.key] = entry
+            self._pausing[entry.key] = self.again[entry.key] = entry
         for entry in held:
             if entry.is_begun:
                 self.worker_lost(entry, peer, now)
@@ -177,9 +186,14 @@ class Switch(Queues):
     # -- all at once --------------------------------------------------------------------------------------------------
 
     def flush(self, now: float) -> None:
-        """Drop what waits; what is in flight will not be redelivered."""
+        """Drop what waits or pauses; what is in flight will not be redelivered."""
         waiting = [entry for queue in self.mailbox.queues.values() for entry in queue]
         waiting.extend(self._pausing.values())
+        for entry in self.again.values():
+            if entry.timer is not None:
+                self.timers.cancel(entry.timer)
+                entry.timer = None
+                waiting.append(entry)
         self._pausing.clear()
         self.mailbox.clear()
         for peer in self._ahead:
@@ -191,6 +205,7 @@ class Switch(Queues):
         for queue in list(self.parked):
             for parked in self.parked.pop(queue):
                 del parked.peer.parked[parked.rid]
+                self.ledger.remove(parked.entry)
                 self.push(parked.peer, (frames.OK, parked.rid, None))
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -208,6 +223,8 @@ class Switch(Queues):
         return any(queue in peer.channels for peer in self.takers)
 
     def _deliver(self, entry: Entry, peer: Peer) -> None:
+        if self.again:
+            self.again.pop(entry.key, None)
         if not peer.holds:
             peer.pace.since = self.now
             entry.is_begun = True
@@ -271,6 +288,7 @@ class Switch(Queues):
             if entry.is_flushed:
                 self.end(entry, LOST, now)
             elif not self.hand_over(entry, now):
+                self.again[entry.key] = entry
                 waiting.append(entry)
         for entry in reversed(waiting):
             self.mailbox.put_front(entry.queue, entry)

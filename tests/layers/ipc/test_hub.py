@@ -273,6 +273,47 @@ def test_a_parked_send_is_answered_when_the_channel_expires_or_is_flushed(bench:
     assert bench.heard(client) == [(frames.OK, 9, None), (frames.OK, 10, None)]
 
 
+def test_a_flush_reaches_what_pauses_and_what_a_finish_would_have_sent(bench: Bench) -> None:
+    client, takers = bench.connect(capacity=1), [worker(bench, capacity=1) for _ in range(3)]
+    server = interface(bench)
+    for channel in ("deferred", "again", "work", "full"):
+        bench.send(client, channel)
+    deferred, again, work = (bench.deliver(t, c)[1] for t, c in zip(takers, ("deferred", "again", "work"), strict=True))
+    bench.say(takers[0], frames.DEFER, deferred, BODY)
+    bench.leave(takers[1])
+    bench.say(takers[2], frames.FINISH, work, [["full", BODY, False], ["i!1", BODY, False]], None, False)
+    assert bench.hub.waiting
+    bench.say(client, frames.FLUSH, 9)
+    bench.pass_time(5)
+    assert (frames.REPLY, "i!1", BODY) in bench.heard(server)
+    assert bench.deliver(takers[0], "deferred", "again", "full") is None
+    assert again not in bench.hub.switch.again
+    assert bench.statistics()["bytes_held"] == 0
+
+
+def test_a_flush_reaches_what_was_offered_again_and_tells_its_interface() -> None:
+    bench = Bench(hub_id="two")
+    server = bench.connect(frames.INTERFACE, "i", "one")
+    bench.offer(server, 1, again=True)
+    bench.report(server)
+    bench.heard(server)
+    bench.say(bench.connect(), frames.FLUSH, 1)
+    assert (frames.FAILED, 1, "lost") in bench.heard(server)
+    bench.pass_time(3)
+    assert bench.deliver(worker(bench), "websocket.receive") is None
+
+
+def test_a_worker_that_connects_again_claims_what_would_be_given_to_another(bench: Bench) -> None:
+    client, first, other = bench.connect(), worker(bench), worker(bench)
+    bench.send(client, "a")
+    key = bench.deliver(first, "a")[1]
+    bench.leave(first)
+    bench.say(other, frames.RUNNING, [[key, "a", 0]])
+    bench.pass_time(1)
+    assert bench.deliver(worker(bench), "a") is None
+    assert bench.hub.switch.in_flight[key].holder is other
+
+
 def test_a_deferred_message_comes_again_later_without_being_marked(bench: Bench) -> None:
     client, taker = bench.connect(), worker(bench)
     bench.send(client, "a")
