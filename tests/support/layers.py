@@ -122,12 +122,16 @@ class LoopThread:
 
 
 class RecordingInterface:
-    """An interface server as a layer sees it: holds what it was told to hold, and records what it hears."""
+    """An interface server as a layer sees it: holds what it was told to hold, and records what it hears.
 
-    def __init__(self, address: str, loop: LoopThread | None = None, **options: Any) -> None:
+    *layer* is an asyncio layer that is not connected yet, or the address of a hub.
+    """
+
+    def __init__(self, layer: Any, loop: LoopThread | None = None, **options: Any) -> None:
         self._own_loop = loop is None
         self.loop = LoopThread() if loop is None else loop
-        self.layer = AsyncIPCLayer(address, **options)
+        self.layer = AsyncIPCLayer(layer, **options) if isinstance(layer, str) else layer
+        self.is_closed = False
         self.name = self.layer.serve(self)
         self.events: list[tuple[Any, ...]] = []
         self.unfinished: dict[int, Offer] = {}
@@ -190,7 +194,10 @@ class RecordingInterface:
         self.close()
 
     def close(self) -> None:
-        """Close the layer, and the loop if it is this interface's own."""
+        """Close the layer, and the loop if it is this interface's own. Twice is fine."""
+        if self.is_closed:
+            return
+        self.is_closed = True
         self.loop.run(self.layer.close())
         if self._own_loop:
             self.loop.close()

@@ -1,20 +1,20 @@
 """The asyncio client at a real hub."""
 
-import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from procman.errors import ConfigurationError
-from procman.layers.base import Delivery, Send
-from procman.layers.errors import LayerUnavailable, ReplyChannelGone
+from procman.layers.base import Send
+from procman.layers.errors import LayerUnavailable
 from procman.layers.ipc import IPCChannelLayer
 from procman.layers.ipc.aio import AsyncIPCLayer
-from tests.layers.conformance import Blocking, ConformanceSuite, Make, contents
+from tests.layers.conformance import Blocking, ConformanceSuite, Make
+from tests.layers.conformance_interface import CHANNELS, InterfaceSuite, MakeInterface, take
 from tests.support.layers import HubProcess, LoopThread, RecordingInterface
 from tests.support.waiting import wait_until
 
@@ -27,6 +27,10 @@ def loop() -> Iterator[LoopThread]:
 
 
 class TestAsyncIPCLayer(ConformanceSuite):
+    @pytest.fixture
+    def logged(self, shared_hub: HubProcess) -> Callable[[], str]:
+        return lambda: shared_hub.log
+
     @pytest.fixture
     def make(self, shared_hub: HubProcess, loop: LoopThread) -> Iterator[Make]:
         made: list[AsyncIPCLayer] = []
@@ -44,6 +48,20 @@ class TestAsyncIPCLayer(ConformanceSuite):
             loop.run(layer.close())
 
 
+class TestAsyncIPCLayerOfAnInterface(InterfaceSuite):
+    @pytest.fixture
+    def make_interface(self, shared_hub: HubProcess) -> Iterator[MakeInterface]:
+        made: list[RecordingInterface] = []
+
+        def make_interface(**options: Any) -> RecordingInterface:
+            made.append(RecordingInterface(shared_hub.address, **options))
+            return made[-1]
+
+        yield make_interface
+        for interface in made:
+            interface.close()
+
+
 @pytest.fixture
 def interface(hub: HubProcess) -> Iterator[RecordingInterface]:
     interface = RecordingInterface(hub.address)
@@ -56,46 +74,6 @@ def worker(hub: HubProcess) -> Iterator[IPCChannelLayer]:
     layer = IPCChannelLayer(hub.address)
     yield layer
     layer.close()
-
-
-CHANNELS = ["websocket.connect", "websocket.receive", "websocket.disconnect", "http.request"]
-
-
-def take(layer: IPCChannelLayer, timeout: float = 10.0) -> Delivery:
-    delivery = layer.take(CHANNELS, timeout)
-    assert delivery is not None
-    return delivery
-
-
-def test_an_offer_comes_back_finished_with_its_replies_in_order(
-    interface: RecordingInterface, worker: IPCChannelLayer
-) -> None:
-    number = interface.offer("websocket.receive", {"text": "hi"}, session=b"before")
-    delivery = take(worker)
-    assert (delivery.message, delivery.session) == ({"text": "hi"}, b"before")
-    mine = interface.channel()
-    worker.group_add("room", mine)
-    worker.finish(
-        delivery, [Send(mine, {"n": 1}), Send("room", {"n": 2}, True), Send(mine, {"n": 3})], session=b"after"
-    )
-    assert interface.heard("finished") == (number, b"after")
-    told = [event for event in interface.events if event[0] in ("reply", "group", "finished")]
-    assert told == [
-        ("reply", mine, {"n": 1}),
-        ("group", "room", {"n": 2}),
-        ("reply", mine, {"n": 3}),
-        ("finished", number, b"after"),
-    ]
-
-
-def test_a_reply_that_is_waited_for_returns_when_the_interface_has_written_it(
-    interface: RecordingInterface, worker: IPCChannelLayer
-) -> None:
-    worker.send_and_wait(interface.channel(), {"content": b"part"}, timeout=10)
-    assert interface.heard("reply") == (interface.channel(), {"content": b"part"})
-    interface.answers_tokens = False
-    with pytest.raises(ReplyChannelGone):
-        worker.send_and_wait(interface.channel(), {"content": b"part"}, timeout=10)
 
 
 def test_a_part_that_was_on_its_way_when_the_hub_died_is_written_once(
@@ -114,38 +92,6 @@ def test_a_part_that_was_on_its_way_when_the_hub_died_is_written_once(
     interface.answers_tokens = True
     worker.send_and_wait(interface.channel(), {"content": b"2"}, 20)
     assert [message["content"] for _, message in interface.all("reply")] == [b"1", b"2"]
-
-
-def test_a_sender_that_waits_hears_of_the_death_of_the_interface(hub: HubProcess, worker: IPCChannelLayer) -> None:
-    interface = RecordingInterface(hub.address)
-    interface.answers_tokens = None
-    raised: list[BaseException] = []
-
-    def wait() -> None:
-        with pytest.raises(ReplyChannelGone) as caught:
-            worker.send_and_wait(interface.channel(), {}, timeout=20)
-        raised.append(caught.value)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    interface.heard("reply")
-    interface.abandon()
-    thread.join(10)
-    assert len(raised) == 1
-
-
-def test_sending_when_there_is_room_waits_for_the_reader(
-    interface: RecordingInterface, worker: IPCChannelLayer
-) -> None:
-    layer, loop = interface.layer, interface.loop
-    name = worker.new_channel("body?")
-    for number in range(100):
-        loop.run(layer.send(name, {"n": number}))
-    waiting = asyncio.run_coroutine_threadsafe(layer.send_when_room(name, {"n": 100}), loop.loop)
-    assert loop.run(layer.statistics())["messages_pending"] == 100
-    assert not waiting.done()
-    assert [message["n"] for message in contents(worker, name)] == list(range(101))
-    waiting.result(10)
 
 
 def test_nothing_is_lost_or_run_twice_when_the_hub_is_killed_under_load(hub: HubProcess) -> None:
@@ -205,25 +151,6 @@ def test_nothing_is_lost_or_run_twice_when_the_hub_is_killed_under_load(hub: Hub
     interface.close()
 
 
-def test_a_killed_interface_gets_its_disconnects_run_once_each(hub: HubProcess, worker: IPCChannelLayer) -> None:
-    interface = RecordingInterface(hub.address)
-    interface.open("a", order=3, session=b"sa")
-    interface.open("b", order=1)
-    interface.loop.run(interface.layer.group_add("room", interface.channel("a")))
-    interface.abandon()
-    seen = {}
-    for _ in range(2):
-        delivery = take(worker)
-        assert delivery.channel == "websocket.disconnect"
-        seen[delivery.message["reply_channel"]] = (delivery.message, delivery.session)
-        worker.finish(delivery)
-    message, session = seen[interface.channel("a")]
-    assert message == {"reply_channel": interface.channel("a"), "code": 1006, "path": "/ws/", "order": 3}
-    assert session == b"sa"
-    assert worker.take(CHANNELS, 0.05) is None
-    assert worker.group_channels("room") == []
-
-
 def test_groups_and_sockets_are_rebuilt_from_the_interface_after_a_restart(
     hub: HubProcess, interface: RecordingInterface, worker: IPCChannelLayer
 ) -> None:
@@ -241,28 +168,6 @@ def test_groups_and_sockets_are_rebuilt_from_the_interface_after_a_restart(
     assert delivery.channel == "websocket.disconnect"
     worker.finish(delivery)
     assert interface.heard("finished") == (number, None)
-
-
-def test_an_interface_that_says_goodbye_leaves_its_queued_frames_valid(
-    hub: HubProcess, worker: IPCChannelLayer
-) -> None:
-    interface = RecordingInterface(hub.address)
-    interface.open("a")
-    interface.shut("a")
-    interface.close()
-    delivery = take(worker)
-    assert (delivery.channel, delivery.message["code"]) == ("websocket.disconnect", 1000)
-    worker.finish(delivery)
-    assert worker.take(CHANNELS, 0.05) is None
-
-
-def test_flush_reaches_the_interfaces(interface: RecordingInterface, worker: IPCChannelLayer) -> None:
-    worker.group_add("room", interface.channel())
-    wait_until(lambda: interface.members)
-    number = interface.offer("websocket.receive", {})
-    worker.flush()
-    assert interface.heard("failed") == (number, "lost")
-    wait_until(lambda: not interface.members)
 
 
 def test_connecting_without_a_hub_fails_within_the_timeout(loop: LoopThread, tmp_path: Path) -> None:

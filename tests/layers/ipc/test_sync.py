@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from procman.layers import codec
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import IPCChannelLayer, frames
 from tests.layers.conformance import ConformanceSuite, Make, WorkerSuite, contents
+from tests.layers.conformance_deaths import DeathSuite
 from tests.support.layers import HubProcess, running_hub
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 
 
-class TestIPCChannelLayer(ConformanceSuite, WorkerSuite):
-    pass
+class TestIPCChannelLayer(ConformanceSuite, WorkerSuite, DeathSuite):
+    @pytest.fixture
+    def logged(self, shared_hub: HubProcess) -> Callable[[], str]:
+        return lambda: shared_hub.log
 
 
 WORKER = """
