@@ -177,7 +177,7 @@ class Exchange:
             self.fail(Refusal(502, "The worker that ran this request died."))
 
     def on_begun(self) -> None:
-        """A worker is about to get the request: its body may follow."""
+        """A worker is about to get the request, or has died with it: its body may follow."""
         self.begun = True
         if self.body is not None:
             self.body.begin()

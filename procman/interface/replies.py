@@ -164,7 +164,7 @@ class Replies:
             found[1].on_failed(reason)
 
     def on_begun(self, offer_id: int) -> None:
-        """A worker is about to get an offer that cannot be given twice."""
+        """A worker is about to get an offer that cannot be given twice, or has died with one that can."""
         found = self.offers.get(offer_id)
         if found is not None:
             found[0].begun = True

@@ -439,7 +439,7 @@ class WebSocketProtocol(asyncio.Protocol):
             logger.error("the disconnect consumer of WebSocket %s was lost with its workers", escape(self.path))
 
     def on_begun(self) -> None:
-        """Frames may be given twice: nothing to note."""
+        """Frames may be given twice, and what a layer has to know of it is kept with the offer."""
 
     def on_declared_dead(self) -> None:
         """Close; the disconnect has already run."""

@@ -219,7 +219,10 @@ class InterfaceHandler(Protocol):
         """An offer will not be worked on: ``"full"``, ``"expired"``, ``"lost"`` (its workers died)."""
 
     def on_begun(self, offer_id: int) -> None:
-        """A worker is about to get this not redeliverable offer: report it as begun from now on."""
+        """Report this offer as begun from now on.
+
+        A worker is about to get it, and it is not redeliverable; or the first worker that had it has died.
+        """
 
     def on_group_add(self, group: str, channel: str) -> None:
         """*channel* is a member of *group* from here on. For an unknown channel call ``group_gone``."""

@@ -316,6 +316,8 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             self._disconnects.pop(frame[1], None)
             handler.on_failed(frame[1], frame[2])
         elif operation == frames.BEGUN:
+            if frame[1] in self._disconnects:
+                self._disconnects[frame[1]].begun = True
             handler.on_begun(frame[1])
         elif operation == frames.HELD_ADD:
             handler.on_group_add(frame[1], frame[2])

@@ -5,9 +5,11 @@ Pure. Bounds: requests (``is_bounded``) by capacity and bytes; frames of open so
 
 from __future__ import annotations
 
+import logging
+
 from procman.layers.ipc.bounds import size_of
 from procman.layers.ipc.finishes import Finishes
-from procman.layers.ipc.peers import Entry, Peer, Served
+from procman.layers.ipc.peers import UNKNOWN, Entry, Peer, Served
 from procman.layers.ipc.queues import LOST
 from procman.layers.mailbox import FOREVER
 from procman.layers.names import local_prefix
@@ -85,10 +87,8 @@ class Offers(Finishes):
         if now < self.grace_end:
             self._held[entry.key] = entry
             entry.timer = self.switch.timers.add(self.grace_end, self._hand_out, (entry, is_begun))
-        elif is_begun:
-            self._ended(entry, LOST, now)
         else:
-            return False
+            return self._is_lost(entry, is_begun, now)
         return True
 
     def _hand_out(self, held: tuple[Entry, bool], now: float) -> None:
@@ -96,10 +96,23 @@ class Offers(Finishes):
         entry.timer = None
         if self._held.pop(entry.key, None) is None or entry.holder is not None:
             return
-        if is_begun:
-            self._ended(entry, LOST, now)
-        else:
+        if not self._is_lost(entry, is_begun, now):
             self.switch.enqueue(entry, now)
+
+    def _is_lost(self, entry: Entry, is_begun: bool, now: float) -> bool:
+        """Whether an offer made again, which no worker claims, has ended; if not, it is given out (again)."""
+        if entry.is_redeliverable or not is_begun:
+            entry.deaths = max(entry.deaths, 1) if is_begun else UNKNOWN
+            return False
+        self.switch.dropped_count += 1
+        self.switch.log(
+            logging.ERROR,
+            "the channel layer and a worker died while that ran a message of %s (reply channel %s); the message is "
+            "dropped: it cannot be run twice",
+            *(entry.channel, entry.reply_channel or "none"),
+        )
+        self._ended(entry, LOST, now)
+        return True
 
     def flush_held(self, now: float) -> None:
         """Drop what has been offered again and not been handed out yet."""

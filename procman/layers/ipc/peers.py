@@ -11,6 +11,7 @@ from procman.layers.limits import Limits
 from procman.layers.mailbox import FOREVER
 
 Frame = tuple[Any, ...]
+UNKNOWN = -1
 
 
 class Peer:
@@ -66,8 +67,8 @@ class Peer:
 class Entry:
     """One message: waiting, held back after a restart, or in flight (``holder``).
 
-    ``queue`` is where it waits (``prefix!`` for process-local channels). ``deaths`` counts workers that died with it.
-    ``sequence`` is its number among the deliveries of ``holder``, and ``is_begun`` whether that may have begun with it.
+    ``queue`` is where it waits (``prefix!`` for process-local channels). ``deaths`` counts workers that died with it
+    (``UNKNOWN``: a hub that died may have handed it out, and that worker may have died too). ``sequence`` is its number among the deliveries of ``holder``, and ``is_begun`` whether that may have begun with it.
     ``then`` is the socket whose disconnect follows when this frame has ended. ``body`` None: a worker reported it as
     running and nobody has offered it again yet.
     """

@@ -25,7 +25,7 @@ _DEFER_FIRST, _DEFER_LONGEST = 0.01, 0.5
 
 class Switch(Queues):
     """Queues, and the workers that take from them. ``on_begun(entry)`` hears of each message that is not redeliverable,
-    before it is handed out.
+    before it is handed out, and of others when their first worker has died.
     """
 
     __slots__ = (
@@ -137,8 +137,10 @@ class Switch(Queues):
         entry.holder = None
         if entry.is_flushed:
             self.end(entry, DROPPED, now)
-        elif entry.body is not None and entry.is_redeliverable and entry.deaths == 0:
+        elif entry.body is not None and entry.is_redeliverable and entry.deaths <= 0:
             entry.deaths = 1
+            if entry.served is not None:  # a hub that follows this one hears of it
+                self._on_begun(entry)
             self.redelivered_count += 1
             self.log(
                 logging.WARNING,

@@ -185,7 +185,7 @@ class Taking:
             self._replace_connection()
             with contextlib.suppress(ConnectionBroken):
                 self._local.worker.write(codec.pack((frames.RUNNING, [(key, channel, deaths)])))
-        return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
+        return Delivery(channel, codec.decode(body), key, deaths != 0, session, key)
 
     def _stop(self, connection: Connection) -> Delivery | None:
         """This thread is not idle any more: the first delivery that crossed the notice is run, others go back."""
