@@ -28,8 +28,9 @@ class SessionSlot:
 class Message:
     """A message: ``content`` (a dict, also through mapping methods), ``channel``, ``reply_channel``, ``channel_layer``.
 
-    ``redelivered`` says that an earlier worker died with it, or may have, unseen, together with the layer. ``id`` is the
-    same on redelivery (None: not delivered by a layer). Decorators add ``channel_session``, ``http_session``, ``user``.
+    ``redelivered`` says that an earlier worker died with it, or may have, unseen, together with the layer. ``id`` is
+    the same on redelivery (None: not delivered by a layer). Decorators add ``channel_session``, ``http_session`` and
+    ``user``.
     """
 
     __doomed__ = False  # True on the last round of ConsumeLater

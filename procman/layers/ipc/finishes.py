@@ -128,6 +128,11 @@ class Finishes(Registry):
             if own is not None:
                 self.switch.push(own.peer, (frames.FINISHED, entry.offer_id, batch.session, inside))
             self.after_end(entry, now)
+        if len(inside) < len(batch.sends) or any(is_group for _, _, is_group in inside):
+            # Should the hub die, its successor would apply them again: the worker has to know before anybody gets them.
+            self.switch.has_sent = True
+            for peer in batch.peers:
+                self.switch.hurry(peer)
         self._acknowledge(batch, now)
 
     def flush_finishes(self, now: float) -> None:

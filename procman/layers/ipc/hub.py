@@ -115,14 +115,29 @@ class Hub(Offers):
         return self.switch.timers.next_due()
 
     def drain(self) -> list[tuple[Peer, list[Frame]]]:
-        """Frames to write, per connection in order."""
+        """Frames to write, per connection, in the order in which they have to leave.
+
+        The hub may be killed between two writes. What an interface must know leaves before anything that follows from
+        it; then what tells a sender, or a worker that has finished, that the layer has taken something; then that is
+        handed out. Whoever has not heard sends again, to the next hub, and nobody may have it yet.
+        """
         dirty, self.switch.dirty = self.switch.dirty, []
-        output = []
+        has_sent, self.switch.has_sent = self.switch.has_sent, False
+        first: list[tuple[Peer, list[Frame]]] = []
+        then: list[tuple[Peer, list[Frame]]] = []
+        last: list[tuple[Peer, list[Frame]]] = []
         for peer in dirty:
-            output.append((peer, peer.out))
-            peer.out = []
+            output, peer.out = peer.out, []
             peer.is_dirty = peer.is_ack_urgent = False
-        return output
+            if not peer.has_delivery:
+                (first if peer.served is not None else then).append((peer, output))
+                continue
+            peer.has_delivery = False
+            if has_sent:  # two workers may have got what the other one's finish has sent
+                then.append((peer, [frame for frame in output if frame[0] == frames.ACK]))
+                output = [frame for frame in output if frame[0] != frames.ACK]
+            last.append((peer, output))
+        return [*first, *(pair for pair in then if pair[1]), *last]
 
     def drain_logs(self) -> list[Log]:
         """Records to emit."""

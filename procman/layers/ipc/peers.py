@@ -24,6 +24,7 @@ class Peer:
     __slots__ = (
         "channels",
         "finishing",
+        "has_delivery",
         "holds",
         "is_ack_urgent",
         "is_dirty",
@@ -48,6 +49,7 @@ class Peer:
         self.out: list[Frame] = []
         self.is_dirty = False  # among those that the driver will ask for output
         self.is_ack_urgent = False  # an acknowledgement in ``out`` is not to wait for the next delivery
+        self.has_delivery = False  # in ``out``
         self.role = ""  # empty until HELLO
         self.label = "unknown"
         self.pid = 0
@@ -68,9 +70,10 @@ class Entry:
     """One message: waiting, held back after a restart, or in flight (``holder``).
 
     ``queue`` is where it waits (``prefix!`` for process-local channels). ``deaths`` counts workers that died with it
-    (``UNKNOWN``: a hub that died may have handed it out, and that worker may have died too). ``sequence`` is its number among the deliveries of ``holder``, and ``is_begun`` whether that may have begun with it.
-    ``then`` is the socket whose disconnect follows when this frame has ended. ``body`` None: a worker reported it as
-    running and nobody has offered it again yet.
+    (``UNKNOWN``: a hub that died may have handed it out, and that worker may have died too). ``sequence`` is its number
+    among the deliveries of ``holder``, and ``is_begun`` whether that may have begun with it. ``then`` is the
+    socket whose disconnect follows when this frame has ended. ``body`` None: a worker reported it as running and nobody
+    has offered it again yet.
     """
 
     key: str

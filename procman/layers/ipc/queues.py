@@ -37,6 +37,7 @@ class Queues:
         "_receivers",
         "_sweep_is_due",
         "dirty",
+        "has_sent",
         "ledger",
         "logs",
         "mailbox",
@@ -57,6 +58,7 @@ class Queues:
         self.mailbox: Mailbox[Entry] = Mailbox(self._expired, settings.layer_max_channel_bytes)
         self.parked: dict[str, deque[Parked]] = {}
         self.dirty: list[Peer] = []
+        self.has_sent = False  # a finish that is among what is to be written has put messages into queues
         self.logs: list[Log] = []
         self.now = 0.0
         self._along: list[Peer] = []
@@ -88,11 +90,16 @@ class Queues:
             if len(self._along) == 1:
                 self.timers.add(now + ALONG, self._push_rest)
 
+    def hurry(self, peer: Peer) -> None:
+        """Have what is to be written to *peer* leave now."""
+        if not peer.is_dirty:
+            peer.is_dirty = True
+            self.dirty.append(peer)
+
     def _push_rest(self, _: None, now: float) -> None:
         for peer in self._along:
-            if peer.out and not peer.is_dirty:
-                peer.is_dirty = True
-                self.dirty.append(peer)
+            if peer.out:
+                self.hurry(peer)
         self._along.clear()
 
     def log(self, level: int, text: str, *arguments: Any) -> None:

@@ -93,6 +93,8 @@ class _Connection(asyncio.Protocol):
             logger.warning("a process of another user tried to connect and was refused")
             transport.abort()
             return
+        # Each write leaves at once if it can, so that they leave in the order in which they were made.
+        transport.set_write_buffer_limits(high=0)
         self._peer = self._driver.hub.connected()
         self._driver.transports[self._peer] = transport
 

@@ -237,6 +237,7 @@ class Switch(Queues):
         peer.holds[entry.key] = self.in_flight[entry.key] = entry
         if entry.served is not None and not entry.is_redeliverable:
             self._on_begun(entry)
+        peer.has_delivery = True
         self.push(peer, (frames.DELIVER, entry.key, entry.channel, entry.body, entry.deaths, entry.session))
 
     def _deliver_ahead(self, first: Entry, peer: Peer, now: float) -> list[str]:

@@ -568,6 +568,83 @@ def test_what_is_offered_again_waits_and_what_a_worker_runs_is_not_handed_out() 
     assert any("restarted" in text for _, text in bench.logs)
 
 
+def test_what_a_worker_may_have_begun_before_the_hub_died_is_marked_and_keeps_its_second_run() -> None:
+    bench = Bench()
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
+    bench.offer(peer, 1, again=True)
+    bench.report(peer)
+    bench.pass_time(1.1)
+    for deaths in (-1, 1):
+        taker = worker(bench)
+        assert bench.deliver(taker, "websocket.receive")[4] == deaths
+        bench.leave(taker)
+        bench.pass_time(0.2)
+    assert bench.heard(peer) == [(frames.BEGUN, 1), (frames.FAILED, 1, "lost")]
+
+
+def test_the_death_of_a_worker_counts_at_the_next_hub_too(bench: Bench) -> None:
+    peer, taker = interface(bench), worker(bench)
+    bench.offer(peer, 1)
+    assert bench.deliver(taker, "websocket.receive")[4] == 0
+    bench.leave(taker)
+    assert bench.heard(peer) == [(frames.BEGUN, 1)]
+    # The next hub:
+    for is_late in (False, True):
+        bench = Bench()
+        peer = bench.connect(frames.INTERFACE, "i", "zero", "")
+        bench.pass_time(2.0 * is_late)
+        bench.offer(peer, 1, again=True, begun=True)
+        bench.report(peer)
+        bench.pass_time(1.1)
+        taker = worker(bench)
+        assert bench.deliver(taker, "websocket.receive")[4] == 1
+        bench.leave(taker)
+        assert bench.heard(peer) == [(frames.FAILED, 1, "lost")]
+
+
+def test_a_request_that_died_with_hub_and_worker_is_reported() -> None:
+    bench = Bench()
+    peer = bench.connect(frames.INTERFACE, "i", "zero", "")
+    bench.offer(peer, 1, "http.request", again=True, begun=True, redeliverable=False)
+    bench.report(peer)
+    bench.pass_time(1.1)
+    assert bench.heard(peer) == [(frames.FAILED, 1, "lost")]
+    ((_, text),) = [log for log in bench.logs if log[0] >= logging.ERROR]
+    assert "http.request (reply channel i!1); the message is dropped" in text
+    assert bench.statistics()["dropped_count"] == 1
+
+
+def test_nothing_is_handed_out_before_those_who_would_send_it_again_know_that_it_was_taken(bench: Bench) -> None:
+    peer, client = interface(bench), bench.connect()
+    takers = [worker(bench), worker(bench)]
+    for taker in takers:
+        bench.deliver(taker, "a", "b", "http.request")
+    bench.hub.handle(client, [frames.SEND, 1, "a", BODY, None], bench.now)
+    fields = [1, "http.request", BODY, "i!1", False, True, None, False, False]
+    bench.hub.handle(peer, [frames.OFFER, *fields], bench.now)
+    output = bench.hub.drain()
+    assert [to for to, _ in output] == [peer, client, takers[1], takers[0]]
+    assert [[frame[0] for frame in sent] for _, sent in output] == [
+        [frames.BEGUN],
+        [frames.OK],
+        [frames.DELIVER],
+        [frames.DELIVER],
+    ]
+    # Both finish with a send that the other one gets: each must know that its finish was applied before either has it.
+    keys = [sent[0][1] for _, sent in output[2:]]
+    for taker, key in zip(reversed(takers), keys, strict=True):
+        bench.hub.handle(taker, [frames.FINISH, key, [["b", BODY, False]], None, False], bench.now)
+        bench.hub.handle(taker, [frames.TAKE, None], bench.now)
+    output = bench.hub.drain()
+    assert [[frame[0] for frame in sent] for _, sent in output] == [
+        [frames.FINISHED],
+        [frames.ACK],
+        [frames.ACK],
+        [frames.DELIVER],
+        [frames.DELIVER],
+    ]
+
+
 def test_a_finish_that_is_sent_again_is_applied_if_its_frame_is_offered_again() -> None:
     bench = Bench()
     taker = worker(bench, "zero")
