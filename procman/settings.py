@@ -20,6 +20,7 @@ MIB = 1024 * 1024
 # Environment variables that the supervisor sets for its children.
 ENV_PROJECT = "PROCMAN_PROJECT"  # ProjectConfiguration as JSON
 ENV_NAME = "PROCMAN_NAME"  # the process's name in the formation, such as worker.2
+ENV_RUN = "PROCMAN_RUN"  # random text, the same for all processes of one run of a supervisor
 ENV_LIFETIME_FD = "PROCMAN_LIFETIME_FD"  # read end of a pipe that reaches its end when the supervisor is gone
 ENV_READY_FD = "PROCMAN_READY_FD"  # write end of a pipe: one byte says that the process is ready
 ENV_LAYER = "PROCMAN_LAYER"  # overrides the layer's address; set by users and by the supervisor

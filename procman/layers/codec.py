@@ -70,6 +70,11 @@ def pack(frame: tuple[Any, ...] | list[Any]) -> bytes:
     return packed
 
 
+def unpack(packed: bytes) -> Any:
+    """What ``pack`` packed. Raises ValueError for other bytes."""
+    return msgpack.unpackb(packed)
+
+
 class Unpacker:
     """Bytes as they arrive -> frames. Refuses frames over *limit* bytes and arrays over 65,536 items, keeps nothing
     else of what it refused.

@@ -21,8 +21,8 @@ from procman.layers.base import AsyncChannelLayer, InterfaceHandler, Message, Of
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
-from procman.layers.ipc.parts import Parts
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.parts import Parts
 from procman.settings import ENV_NAME
 
 CONNECT_TIMEOUT = 5.0

@@ -22,9 +22,10 @@ from procman.layers.base import ChannelLayer, Delivery, Message, Send
 from procman.layers.errors import LayerUnavailable, MessageTooLarge
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
-from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, connect
+from procman.layers.ipc.connection import Connection, ConnectionBroken, connect
 from procman.layers.ipc.taking import ANSWER_TIMEOUT, Taking
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.wake import WakePipe
 
 CONNECT_TIMEOUT = 5.0
 _layers: weakref.WeakSet[IPCChannelLayer] = weakref.WeakSet()

@@ -21,8 +21,9 @@ from procman.clock import SystemClock
 from procman.layers import codec, names
 from procman.layers.base import Delivery
 from procman.layers.ipc import frames
-from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken
+from procman.layers.ipc.connection import Connection, ConnectionBroken
 from procman.layers.ipc.watcher import Watcher
+from procman.layers.wake import WakePipe, Woken
 
 ANSWER_TIMEOUT = 10.0
 _PARTING_TIMEOUT = 1.0

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from procman.errors import ProcmanError
-from procman.layers.ipc.connection import Connection, ConnectionBroken, WakePipe, Woken
+from procman.layers.ipc.connection import Connection, ConnectionBroken
+from procman.layers.wake import WakePipe, Woken
 
 
 class Watcher:

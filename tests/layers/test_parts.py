@@ -1,6 +1,6 @@
 """Parts of streams: each is written once, whichever hub brings it."""
 
-from procman.layers.ipc.parts import Parts
+from procman.layers.parts import Parts
 
 
 def test_a_part_that_comes_again_while_it_is_written_is_answered_at_the_new_hub() -> None:

@@ -1,0 +1,28 @@
+--# base queues inbox groups lost
+-- An interface is there (again). ARGV: name, lease ms, id of the last notice that it has read. Returns 0: it was alive
+-- all the time, 1: it is not known (this Redis is another one, or has lost its data), 2: it had been declared dead.
+local interface, cursor = ARGV[1], ARGV[3]
+local state = 0
+is_early()
+if is_dead(interface) then
+  -- What is left of its former life is told to nobody.
+  for _ = 1, 100 do if give_up_interface(interface, 1006, 500) then break end end
+  call('ZREM', P..'dead', interface)
+  state = 2
+elseif not is_alive(interface) then
+  state = 1
+end
+if state ~= 0 then call('HDEL', P..'reported', interface) end
+call('ZADD', P..'leases', virtual_now() + tonumber(ARGV[2]), 'i:'..interface)
+keep(P..'leases', DAY)
+-- Notices come after the ones that were read, also at a server whose clock is behind the one of its predecessor.
+redis.pcall('XADD', P..'i:'..interface, cursor, 'N', '')
+keep(P..'i:'..interface, DAY)
+-- What was sent to it while it was not known.
+local prefix = interface..'!'
+for _, raw in ipairs(call('LRANGE', P..'q:'..prefix, 0, -1)) do
+  local e = unpack_entry(raw)
+  tell(interface, 'R', e.channel, 'B', e.tail)
+end
+call('DEL', P..'q:'..prefix, P..'b:'..prefix)
+return state
