@@ -6,6 +6,7 @@ routing, so that its views are served.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -14,6 +15,8 @@ from procman.channels.routing import Router
 from procman.channels.utils import name_that_thing
 from procman.errors import ConfigurationError
 from procman.importing import import_object
+from procman.layers.redis.hosts import is_redis
+from procman.settings import ENV_LAYER
 
 DEFAULT_BACKEND = "procman.layers.ipc.IPCChannelLayer"
 MEMORY_MODULE = "procman.layers.memory"
@@ -25,6 +28,22 @@ _REPLACEMENTS = {
     "channels_redis": "procman.layers.redis.RedisChannelLayer",
     "channels": "procman.layers.memory.InMemoryChannelLayer",
 }
+
+
+_BACKENDS = {"ipc": DEFAULT_BACKEND, "redis": "procman.layers.redis.RedisChannelLayer"}
+# Options that every layer has: kept where ``PROCMAN_LAYER`` puts another layer in the place of the one in the settings.
+_COMMON_OPTIONS = frozenset(
+    {"expiry", "group_expiry", "capacity", "channel_capacity", "max_message_size", "prefix"}
+)  # fmt: skip
+
+
+def _other_backend(name: str, backend: str) -> str | None:
+    """The backend that ``PROCMAN_LAYER`` asks for where the settings of the default layer name another kind of ours."""
+    address = os.environ.get(ENV_LAYER)
+    if not address or name != DEFAULT_CHANNEL_LAYER:
+        return None
+    asked = _BACKENDS["redis" if is_redis(address) else "ipc"]
+    return asked if backend in _BACKENDS.values() and backend != asked else None
 
 
 class InvalidChannelLayerError(ValueError):
@@ -68,6 +87,9 @@ class ChannelLayerManager:
     def backend_class(self, name: str) -> Any:
         """The class that ``BACKEND`` names. Raises InvalidChannelLayerError."""
         backend = self._config(name).get("BACKEND")
+        other = _other_backend(name, str(backend))
+        if other:
+            return import_object(other)
         if not backend:
             raise InvalidChannelLayerError(
                 f"no BACKEND specified for CHANNEL_LAYERS[{name!r}]: use {DEFAULT_BACKEND!r}"
@@ -81,12 +103,18 @@ class ChannelLayerManager:
                 f"BACKEND {backend!r} of CHANNEL_LAYERS[{name!r}] cannot be imported: {error}{hint}"
             ) from error
 
+    def options(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
+        """What of *config* concerns the layer that is used."""
+        if not _other_backend(name, str(self._config(name).get("BACKEND"))):
+            return config
+        return {option: value for option, value in config.items() if option in _COMMON_OPTIONS}
+
     def _make(self, name: str, config: dict[str, Any]) -> ChannelLayerWrapper:
         backend_class = self.backend_class(name)
         if "ROUTING" not in self._config(name):
             raise InvalidChannelLayerError(f"no ROUTING specified for CHANNEL_LAYERS[{name!r}]")
         try:
-            layer = backend_class(**config)
+            layer = backend_class(**self.options(name, config))
         except (TypeError, ValueError) as error:
             raise InvalidChannelLayerError(f"CONFIG of CHANNEL_LAYERS[{name!r}] is refused: {error}") from error
         return ChannelLayerWrapper(layer, name, self._config(name)["ROUTING"])

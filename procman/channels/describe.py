@@ -20,6 +20,7 @@ from typing import Any
 
 from procman.errors import ConfigurationError
 from procman.layers.ipc import address
+from procman.layers.redis.hosts import choose_hosts, hidden
 from procman.settings import ENV_LAYER, ProjectConfiguration
 
 _IPC, _MEMORY, _REDIS = "procman.layers.ipc", "procman.layers.memory", "procman.layers.redis"
@@ -78,7 +79,7 @@ def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:
             raise ConfigurationError(str(error)) from error
         if "ROUTING" not in settings:
             raise ConfigurationError("CHANNEL_LAYERS['default'] has no ROUTING: name your list of routes, or give []")
-        config = dict(settings.get("CONFIG") or {})
+        config = channel_layers.options(DEFAULT_CHANNEL_LAYER, dict(settings.get("CONFIG") or {}))
     with _blaming("CONFIG of CHANNEL_LAYERS['default']"):
         backend(**config)
     with _blaming("ROUTING of CHANNEL_LAYERS['default']"):
@@ -94,16 +95,12 @@ def _layer_url(backend: Any, config: dict[str, Any], settings_module: Any) -> st
     if _MEMORY in modules:
         return "memory://"
     if any(name == _REDIS or name.startswith(_REDIS + ".") for name in modules):
-        return chosen or _redis_url(config.get("hosts") or [("localhost", 6379)])
+        hosts = choose_hosts(config.get("address"), config.get("hosts"), config.get("connection_kwargs"), os.environ)
+        return hidden(hosts)
     raise ConfigurationError(
         f"BACKEND {backend.__module__}.{backend.__qualname__} is no layer that the interface server can use: "
         f"use {_IPC}.IPCChannelLayer"
     )
-
-
-def _redis_url(hosts: Any) -> str:
-    first = hosts[0]
-    return first if isinstance(first, str) else f"redis://{first[0]}:{first[1]}/0"
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

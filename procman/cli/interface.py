@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 from procman.cli.options import layer_option, pick, settings_option, settings_options
 from procman.errors import ConfigurationError
-from procman.settings import InterfaceSettings, SupervisorSettings
+from procman.settings import ENV_LAYER, InterfaceSettings, SupervisorSettings
 
 
 @click.command("interface")
@@ -28,8 +29,10 @@ def command(fd: int | None, layer: str | None, settings: str | None, **values: A
     setup_logging()
     limits = InterfaceSettings.load(**pick(InterfaceSettings, values))
     listener = inherited_listener(fd) if fd is not None else _listen(values)
+    if layer:
+        os.environ[ENV_LAYER] = choose_layer(layer, "")
     project = project_of_role(settings)
-    project = with_layer(project, choose_layer(layer, project.layer))
+    project = with_layer(project, choose_layer(None, project.layer))
     sys.exit(run_interface(limits, project, [listener]))
 
 

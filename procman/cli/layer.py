@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from procman.cli.options import layer_option, settings_option, settings_options
+from procman.errors import ConfigurationError
 from procman.settings import ENV_LAYER, LayerSettings
 
 
@@ -25,9 +26,13 @@ def command(fd: int | None, print_address: bool, layer: str | None, settings: st
         click.echo(guess_layer(settings, layer))
         return
     from procman.layers.ipc.server import run_hub
+    from procman.layers.redis.hosts import is_redis
     from procman.log import setup_logging
 
     limits = LayerSettings.load(**values)
     setup_logging()
     given = layer or os.environ.get(ENV_LAYER)
-    run_hub(choose_layer(given, "") if given else guess_layer(settings, None), fd, limits)
+    address = choose_layer(given, "") if given else guess_layer(settings, None)
+    if is_redis(address):
+        raise ConfigurationError("the Redis layer has no process of its own: start a Redis or Valkey server")
+    run_hub(address, fd, limits)

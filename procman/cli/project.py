@@ -20,6 +20,8 @@ from procman.errors import ConfigurationError
 from procman.settings import ENV_LAYER, ENV_PROJECT, ProjectConfiguration
 
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
+# What stands in settings whose layer is not at the project's own address.
+_NAMING = ("address", "procman.layers.redis.RedisChannelLayer")
 
 
 def find_settings_module(given: str | None, directory: Path, environ: Mapping[str, str]) -> str:
@@ -144,17 +146,21 @@ def project_of_role(settings: str | None = None) -> ProjectConfiguration:
 
 
 def choose_layer(given: str | None, default: str) -> str:
-    """The layer's address: *given* by flag or ``PROCMAN_LAYER``, else *default*; only IPC can be started.
+    """The layer's address: *given* by flag or ``PROCMAN_LAYER``, else *default*.
 
     Raises:
-        ConfigurationError: an address that is not understood or that this version cannot serve.
+        ConfigurationError: an address that is not understood, or a layer that several processes cannot share.
     """
     from procman.layers.ipc.address import parse
+    from procman.layers.redis.hosts import choose_hosts, is_redis
 
     chosen = given or os.environ.get(ENV_LAYER) or default
-    if chosen in ("redis", "memory"):
+    if chosen == "memory":
         chosen += "://"
     try:
+        if is_redis(chosen):
+            choose_hosts(None, None, None, {**os.environ, ENV_LAYER: chosen})
+            return chosen
         address = parse(chosen)
     except ConfigurationError as error:
         if given or not os.environ.get(ENV_LAYER):
@@ -165,11 +171,18 @@ def choose_layer(given: str | None, default: str) -> str:
             "a memory:// layer lives within one process, and the interface and the workers are several: "
             "use the IPC layer (leave --layer out)"
         )
-    if address.scheme != "ipc":
-        raise ConfigurationError(
-            "the Redis layer is not part of this version: use the IPC layer (leave --layer and BACKEND out)"
-        )
     return f"ipc://{address.path}"
+
+
+def control_of(address: str) -> str:
+    """The address by which the processes of this project find their supervisor; call ``enter_project`` first.
+
+    With an IPC layer that is the layer's own; projects that share a Redis have supervisors of their own.
+    """
+    from procman.layers.ipc.address import project_address
+    from procman.layers.redis.hosts import is_redis
+
+    return project_address(settings_file(os.environ[_SETTINGS])) if is_redis(address) else address
 
 
 def with_layer(project: ProjectConfiguration, layer: str) -> ProjectConfiguration:
@@ -198,7 +211,7 @@ def _may_name_address(path: Path) -> bool:
     except (OSError, SyntaxError, ValueError):
         return False
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and node.value == "address":
+        if isinstance(node, ast.Constant) and node.value in _NAMING:
             return True
         if isinstance(node, ast.keyword) and node.arg == "address":
             return True

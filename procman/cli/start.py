@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from procman.errors import ProcmanError
 from procman.settings import (
     ENV_LAYER,
     ENV_PROJECT,
+    ENV_RUN,
     InterfaceSettings,
     LayerSettings,
     SupervisorSettings,
@@ -43,8 +45,9 @@ def command(layer: str | None, settings: str | None, no_color: bool, **values: A
 
 
 def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | None, values: dict[str, Any]) -> int:
-    from procman.cli.project import choose_layer, describe_project, enter_project, with_layer
+    from procman.cli.project import choose_layer, control_of, describe_project, enter_project, with_layer
     from procman.layers.ipc.address import control_path, parse
+    from procman.layers.redis.hosts import is_redis
     from procman.supervision import Supervisor
     from procman.supervision.formation import build_formation
     from procman.supervision.listeners import Lock, listen_unix
@@ -58,22 +61,29 @@ def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | No
         tcp = stack.enter_context(_listen(supervisor))
         project = describe_project()
         address = choose_layer(None, project.layer)
-        path = parse(address).path
-        lock = Lock(str(Path(path).with_suffix(".lock")), address)
+        meeting = control_of(address)
+        path = parse(meeting).path
+        lock = Lock(str(Path(path).with_suffix(".lock")), meeting)
         stack.callback(lock.release)
-        hub = stack.enter_context(listen_unix(path))
-        stack.callback(_remove, path)
-        environ = dict(os.environ) | {ENV_PROJECT: with_layer(project, address).to_json(), ENV_LAYER: address}
+        environ = dict(os.environ) | {ENV_PROJECT: with_layer(project, address).to_json(), ENV_RUN: token_hex(8)}
+        hub = None
+        if not is_redis(address):  # the settings themselves say where Redis is, or the flag has told the environment
+            environ[ENV_LAYER] = address
+            hub = stack.enter_context(listen_unix(path))
+            stack.callback(_remove, path)
+        kind = "redis" if hub is None else "ipc"
         return Supervisor(
             build_formation(_types(supervisor, values, tcp, hub)),
             supervisor,
-            control_path=control_path(address),
-            ready_line=f"ready: {_url(tcp)} ({_count(supervisor.workers, 'worker')}, ipc layer)",
+            control_path=control_path(meeting),
+            ready_line=f"ready: {_url(tcp)} ({_count(supervisor.workers, 'worker')}, {kind} layer)",
             environ=environ,
         ).run()
 
 
-def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.socket, hub: socket.socket) -> list[Any]:
+def _types(
+    supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.socket, hub: socket.socket | None
+) -> list[Any]:
     """The formation: who runs, in starting order; phases of a stop run interface, workers, layer."""
     from procman.supervision.formation import ProcessType
 
@@ -81,11 +91,22 @@ def _types(supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.s
     interface_flags = to_arguments(InterfaceSettings, values)
     layer_flags = to_arguments(LayerSettings, values)
     worker_flags = to_arguments(WorkerSettings, values)
+    layer = (
+        []
+        if hub is None
+        else [
+            ProcessType(
+                "layer",
+                [*us, "layer", "--fd", str(hub.fileno()), *layer_flags],
+                pass_fds=(hub.fileno(),),
+                stop_phase=2,
+                stops_by_lifetime=True,
+                single=True,
+            )
+        ]
+    )
     return [
-        ProcessType(
-            "layer", [*us, "layer", "--fd", str(hub.fileno()), *layer_flags], pass_fds=(hub.fileno(),),
-            stop_phase=2, stops_by_lifetime=True, single=True,
-        ),
+        *layer,
         ProcessType("interface", [*us, "interface", "--fd", str(tcp.fileno()), *interface_flags],
                     pass_fds=(tcp.fileno(),), stop_phase=0),
         ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
@@ -106,12 +127,13 @@ def _listen(supervisor: SupervisorSettings) -> socket.socket:
 
 def _refuse_second_one() -> None:
     """Say that this very project runs already, where that is why the port is in use. Raises AlreadyRunning."""
-    from procman.cli.project import choose_layer, settings_file
+    from procman.cli.project import choose_layer, control_of, settings_file
     from procman.layers.ipc.address import control_path, project_address
     from procman.supervision import control
     from procman.supervision.errors import AlreadyRunning
 
-    address = choose_layer(None, project_address(settings_file(os.environ["DJANGO_SETTINGS_MODULE"])))
+    own = project_address(settings_file(os.environ["DJANGO_SETTINGS_MODULE"]))
+    address = control_of(choose_layer(None, own))
     try:
         pid = control.call(control_path(address), "supervisor.getPID")
     except ProcmanError:

@@ -20,13 +20,14 @@ _COLUMNS = ("name", "pid", "state", "uptime", "restarts", "last exit")
 @settings_option
 def command(as_json: bool, layer: str | None, settings: str | None) -> None:
     """Show every process of this project: its state, uptime and restarts. Exit status 3 when nothing is running."""
-    from procman.cli.project import guess_layer
+    from procman.cli.project import control_of, enter_project, guess_layer
     from procman.layers.ipc.address import control_path
     from procman.supervision import control
     from procman.supervision.errors import NotRunning
 
     try:
-        found = control.status(control_path(guess_layer(settings, layer)))
+        enter_project(settings)
+        found = control.status(control_path(control_of(guess_layer(settings, layer))))
     except NotRunning as error:
         click.echo(f"channels-run: {error}", err=True)
         sys.exit(exits.NOT_RUNNING)

@@ -246,9 +246,16 @@ def make_layer(project: ProjectConfiguration) -> AsyncChannelLayer:
     Raises:
         ConfigurationError: the layer cannot be used by several processes, or is of an unknown kind.
     """
+    from procman.layers.redis.hosts import is_redis
+
+    if is_redis(project.layer):
+        from procman.layers.redis.aio import AsyncRedisLayer
+
+        return AsyncRedisLayer(**project.layer_config)
     if not project.layer.startswith("ipc://"):
         raise ConfigurationError(
-            f"the interface server cannot use the channel layer {project.layer!r}; use one whose address is ipc://..."
+            f"the interface server cannot use the channel layer {project.layer!r}; use one whose address is ipc://... "
+            "or redis://..."
         )
     from procman.layers.ipc.aio import AsyncIPCLayer
 

@@ -69,9 +69,14 @@ def test_a_memory_layer(project: Path) -> None:
     assert "within one process" in error_of(channels_run(project, PROCMAN_LAYER="memory://"))
 
 
-@pytest.mark.parametrize("layer", ["redis", "redis://localhost:6379/0", "rediss://x", "unix:///run/redis.sock"])
-def test_a_redis_layer(project: Path, layer: str) -> None:
-    assert "the Redis layer is not part of this version" in error_of(channels_run(project, "--layer", layer))
+def test_a_redis_layer_has_no_process_of_its_own(project: Path) -> None:
+    text = error_of(channels_run(project, "layer", "--layer", "redis://localhost:6379/0"))
+    assert text == "the Redis layer has no process of its own: start a Redis or Valkey server"
+
+
+def test_a_redis_address_that_is_wrong_is_refused_without_its_password(project: Path) -> None:
+    text = error_of(channels_run(project, "--layer", "redis://:geheim@host:99999/0"))
+    assert "port between 1 and 65535" in text and "geheim" not in text
 
 
 def test_a_layer_address_that_is_not_understood(project: Path) -> None:

@@ -32,9 +32,17 @@ DOORS = {
     "click": ("cli/",),
     "rich": ("cli/",),
     "redis": ("layers/redis/",),
+    "hiredis": ("layers/redis/",),
     "psutil": ("supervision/usage.py",),
 }
-ASYNCIO = ("layers/ipc/aio.py", "layers/ipc/server.py", "interface/", "supervision/", "channels/handler.py")
+ASYNCIO = (
+    "layers/ipc/aio.py",
+    "layers/ipc/server.py",
+    "layers/redis/",
+    "interface/",
+    "supervision/",
+    "channels/handler.py",
+)
 
 
 def modules() -> list[Path]:

@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import redis.asyncio
-
 from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers import codec, names
@@ -28,13 +26,16 @@ from procman.layers.errors import ChannelFull, LayerUnavailable
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.layers.redis import entries
 from procman.layers.redis.aiolink import AsyncLink, open_link
+from procman.layers.redis.connect import close_async_client, make_async_client
+from procman.layers.redis.hosts import choose_hosts, one_host
 from procman.layers.redis.inbox import Inbox
 from procman.layers.redis.keeper import log_told
 from procman.layers.redis.keys import PREFIX, check_prefix
 from procman.layers.redis.link import LinkBroken, OutOfMemory, pack
 from procman.layers.redis.outbox import Outbox, opened, report
 from procman.layers.redis.sync import CLAIM_AFTER, build_statistics, log_refused
-from procman.settings import ENV_NAME
+from procman.layers.redis.trouble import explain
+from procman.settings import ENV_NAME, ENV_RUN
 
 logger = logging.getLogger("procman.layers")
 CONNECT_TIMEOUT = 5.0
@@ -63,7 +64,7 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
 
     def __init__(
         self,
-        address: str = "redis://localhost:6379/0",
+        address: str | None = None,
         expiry: float = EXPIRY,
         group_expiry: float = GROUP_EXPIRY,
         capacity: int = CAPACITY,
@@ -71,13 +72,16 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         max_message_size: int = MAX_MESSAGE_SIZE,
         prefix: str = PREFIX,
         claim_after: float = CLAIM_AFTER,
+        hosts: Sequence[Any] | str | None = None,
+        connection_kwargs: Mapping[str, Any] | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         lease: float = LEASE,
     ) -> None:
         del claim_after  # of workers
         self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
-        self.address, self.connect_timeout, self.lease = address, connect_timeout, lease
+        self._host = one_host(choose_hosts(address, hosts, connection_kwargs, os.environ))
+        self.address, self.connect_timeout, self.lease = self._host.hidden, connect_timeout, lease
         self._prefix = check_prefix(prefix)
         self._id = secrets.token_hex(8)
         self.name: str | None = None
@@ -91,9 +95,11 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         self._broken: asyncio.Future[Any] | None = None
         self._pending: deque[_Command] = deque()
         self._seq = self._count = 0
-        self._run_id = ""
+        self._run_id = self._reason = ""
         self._failure: Exception | None = None
         self._disconnects: dict[int, Offer] = {}  # of sockets that have closed, until they are finished
+        name, run = os.environ.get(ENV_NAME), os.environ.get(ENV_RUN)
+        self._slot = f"{run}.{name}" if name and run else ""
         self._sockets: set[str] = set()
         self._channels: dict[int, str] = {}  # of each unfinished offer
         self._is_flush_due = self._is_full = self._is_closing = False
@@ -109,7 +115,8 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
     async def connect(self, timeout: float | None = None) -> None:
         if self._task is None:
             self._is_closing, self._failure = False, None
-            self._client = redis.asyncio.Redis.from_url(self.address, protocol=2)
+            name = f"procman-{os.environ.get(ENV_NAME) or 'interface'}"
+            self._client = make_async_client(self._host, name=name)
             self._found, self._bell_lock = asyncio.Event(), asyncio.Lock()
             self._task = asyncio.get_running_loop().create_task(self._keep_connected())
         await self._wait_connected(timeout)
@@ -133,11 +140,12 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         if bell is not None:
             await bell.close()
         if self._client is not None:
-            await self._client.aclose()
+            await close_async_client(self._client)
         self._fail_pending()
 
     async def _keep_connected(self) -> None:
         pause = _FIRST_PAUSE
+        self._reason = ""
         while not self._is_closing:
             links: list[AsyncLink] = []
             try:
@@ -149,10 +157,9 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
                 pause = _FIRST_PAUSE
                 self._begin(links[0], state)
                 await self._run_links(*links)
-            except LinkBroken as error:
-                logger.debug("connection to Redis lost: %s", error)
-            except (OSError, TimeoutError) as error:
-                logger.debug("no connection to Redis: %s", error)
+            except (LinkBroken, OSError, TimeoutError) as error:
+                self._reason = explain(error)
+                logger.debug("no connection to Redis: %s", self._reason)
             except (LayerUnavailable, ConfigurationError) as error:
                 self._failure = error
             finally:
@@ -166,7 +173,7 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         """Be the interface of this name; what the server knew of it."""
         if self._inbox is None:
             return _ALIVE
-        arguments = (self.name, int(self.lease * 1000), self._inbox.cursor)
+        arguments = (self.name, int(self.lease * 1000), self._inbox.cursor, self._slot)
         link.write(self._pack(link, "serve", arguments))
         state = await link.read()
         if isinstance(state, Exception):
@@ -193,6 +200,8 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         assert self._found is not None
         self._found.set()
         self._want_flush()
+        if is_first and self._handler is not None:
+            logger.info("layer %s, 2 connections per process", self.address)
 
     def _report(self, handler: InterfaceHandler, inbox: Inbox) -> None:
         snapshot = handler.on_layer_found()
@@ -245,7 +254,7 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         pause = min(_KEEP_INTERVAL, self.lease / 4)
         while True:
             await asyncio.sleep(pause)
-            arguments = ("i", self.name, int(self.lease * 1000), "")
+            arguments = ("i", self.name, int(self.lease * 1000), self._slot)
             future = self._write("keep", arguments, is_plain=True)
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 is_there, due_ms, told = await future
@@ -279,7 +288,7 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         except TimeoutError:
             if self._failure is not None:
                 raise self._failure from None
-            raise LayerUnavailable(f"no Redis answers at {self.address}: is it running?") from None
+            raise LayerUnavailable(f"no Redis answers at {self.address}: {self._reason or 'is it running?'}") from None
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from procman.clock import SystemClock
 from procman.layers.errors import LayerUnavailable
 from procman.layers.redis.entries import Entry, parse
 from procman.layers.redis.link import Link, LinkBroken, OutOfMemory, pack
+from procman.layers.redis.trouble import explain
 from procman.layers.wake import WakePipe, Woken
 
 PATIENCE = 5.0
@@ -183,7 +184,7 @@ class Session:
                     deadline = now + (patience if self._has_answered or wake is not None else 0.0)
                 if now + pause > deadline:
                     self._has_answered = False
-                    raise LayerUnavailable(f"the channel layer at {self.address} does not answer: {error}") from error
+                    raise LayerUnavailable(f"the channel layer at {self.address}: {explain(error)}") from error
                 # A restarted server meets every process at once; jitter spreads them.
                 seconds = pause * (0.5 + _random.random() / 2)
                 if wake is None:

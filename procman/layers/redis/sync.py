@@ -8,6 +8,7 @@ once. Only time in which Redis answered counts.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -17,8 +18,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import redis
-
 from procman.clock import SystemClock
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
@@ -26,7 +25,9 @@ from procman.layers.errors import ChannelFull, LayerUnavailable, MessageTooLarge
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.layers.redis import entries
 from procman.layers.redis.bells import LONGEST_WAIT, Bells
+from procman.layers.redis.connect import make_client
 from procman.layers.redis.entries import Entry
+from procman.layers.redis.hosts import choose_hosts, one_host
 from procman.layers.redis.keeper import Keeper, log_told
 from procman.layers.redis.keys import PREFIX, check_prefix
 from procman.layers.redis.session import Sent, Session
@@ -42,10 +43,11 @@ _layers: weakref.WeakSet[RedisChannelLayer] = weakref.WeakSet()
 
 
 class RedisChannelLayer(names.NameRules, ChannelLayer):
-    """The channel layer over the Redis server at *address* (``redis://``, ``rediss://``, ``unix://``).
+    """The channel layer over the Redis server at *address*, or that ``hosts`` names (see ``address.py``, ``hosts.py``).
 
-    Limits are the sender's; in groups, of who added the member. *claim_after* is how many seconds a silent worker
-    without a supervisor keeps what it had in flight.
+    *connection_kwargs* are options for the connections, as redis-py names them. Limits are the sender's; in groups, of
+    who added the member. *claim_after* is how many seconds a silent worker without a supervisor keeps what it had in
+    flight.
 
     A finish is applied once, with all of its sends. Other sends are sent again after a broken connection, and known
     when they come twice. A Redis that loses its data (restart without persistence, failover, ``FLUSHALL``) loses what
@@ -55,7 +57,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
 
     def __init__(
         self,
-        address: str = "redis://localhost:6379/0",
+        address: str | None = None,
         expiry: float = EXPIRY,
         group_expiry: float = GROUP_EXPIRY,
         capacity: int = CAPACITY,
@@ -63,18 +65,21 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
         max_message_size: int = MAX_MESSAGE_SIZE,
         prefix: str = PREFIX,
         claim_after: float = CLAIM_AFTER,
+        hosts: Sequence[Any] | str | None = None,
+        connection_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
         self.channel_capacity = dict(channel_capacity or {})
-        self.address, self.claim_after = address, claim_after
+        self._host = one_host(choose_hosts(address, hosts, connection_kwargs, os.environ))
+        self.address, self.claim_after = self._host.hidden, claim_after
         self._prefix = check_prefix(prefix)
         self._reset()
         _layers.add(self)
 
     def _reset(self) -> None:
         """Begin anew: at the start, after ``close``, and in a forked child (the parent goes on using what it has)."""
-        self._client = redis.Redis.from_url(self.address)
+        self._client = make_client(self._host, name=f"procman-{os.environ.get(ENV_NAME) or 'client'}")
         self._session = Session(self._client, self.address, self._prefix, self._ended, log_told)
         self._session.lease = self.claim_after
         self._bells = Bells([self._client], [self._session])
@@ -270,6 +275,11 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
         pause = min(_DEFER_LONGEST, _DEFER_FIRST * 2 ** min(entry.deferrals, 10))
         tail = entries.build_tail(self._encode(message), entry.session)
         self._session.finish("defer", entry, (entry.id, int(pause * 1000), tail))
+
+    def stop_taking(self) -> None:
+        """What this process has finished is known to Redis when this returns, if Redis answers."""
+        with contextlib.suppress(LayerUnavailable):
+            self._session.settle(1.0)
 
     def wake(self) -> None:
         self._wake_count += 1

@@ -7,33 +7,31 @@ import pytest
 
 from procman.layers.redis import RedisChannelLayer
 from tests.layers.conformance import Make
-from tests.layers.redis.server import RedisProcess
+from tests.support.redis import RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisProcess]:
+def shared_redis() -> Iterator[RedisServer]:
     """One server for all tests that leave it alive."""
-    server = RedisProcess().start()
-    yield server
-    server.close()
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
-def server() -> Iterator[RedisProcess]:
+def server() -> Iterator[RedisServer]:
     """A server of this test's own, which may be stopped."""
-    server = RedisProcess().start()
-    yield server
-    server.close()
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
-def make(shared_redis: RedisProcess) -> Iterator[Make]:
+def make(shared_redis: RedisServer) -> Iterator[Make]:
     """Blocking layers at the shared server, which is emptied first."""
     made: list[RedisChannelLayer] = []
-    shared_redis.call("FLUSHALL")
+    shared_redis.client.flushall()
 
     def make(**options: Any) -> RedisChannelLayer:
-        layer = RedisChannelLayer(shared_redis.address, **options)
+        layer = RedisChannelLayer(shared_redis.unix_url, **options)
         made.append(layer)
         return layer
 

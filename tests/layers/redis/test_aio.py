@@ -16,8 +16,8 @@ from procman.layers.redis import RedisChannelLayer
 from procman.layers.redis.aio import AsyncRedisLayer
 from tests.layers.conformance import Blocking, ConformanceSuite, Make
 from tests.layers.redis.interface import RedisInterface
-from tests.layers.redis.server import RedisProcess
 from tests.support.layers import LoopThread
+from tests.support.redis import RedisServer
 from tests.support.waiting import wait_until
 
 
@@ -30,13 +30,13 @@ def loop() -> Iterator[LoopThread]:
 
 class TestAsyncRedisLayer(ConformanceSuite):
     @pytest.fixture
-    def make(self, shared_redis: RedisProcess, loop: LoopThread) -> Iterator[Make]:
+    def make(self, shared_redis: RedisServer, loop: LoopThread) -> Iterator[Make]:
         made: list[AsyncRedisLayer] = []
 
-        shared_redis.call("FLUSHALL")
+        shared_redis.client.flushall()
 
         def make(**options: Any) -> Blocking:
-            layer = AsyncRedisLayer(shared_redis.address, **options)
+            layer = AsyncRedisLayer(shared_redis.unix_url, **options)
             loop.run(layer.connect(10))
             made.append(layer)
             return Blocking(layer, loop)
@@ -47,15 +47,15 @@ class TestAsyncRedisLayer(ConformanceSuite):
 
 
 @pytest.fixture
-def interface(server: RedisProcess) -> Iterator[RedisInterface]:
-    interface = RedisInterface(server.address)
+def interface(server: RedisServer) -> Iterator[RedisInterface]:
+    interface = RedisInterface(server.unix_url)
     yield interface
     interface.close()
 
 
 @pytest.fixture
-def worker(server: RedisProcess) -> Iterator[RedisChannelLayer]:
-    layer = RedisChannelLayer(server.address)
+def worker(server: RedisServer) -> Iterator[RedisChannelLayer]:
+    layer = RedisChannelLayer(server.unix_url)
     yield layer
     layer.close()
 
@@ -101,7 +101,7 @@ def test_a_reply_that_is_waited_for_returns_when_the_interface_has_written_it(
 
 
 def test_a_part_that_was_on_its_way_when_redis_died_is_written_once(
-    server: RedisProcess, interface: RedisInterface, worker: RedisChannelLayer
+    server: RedisServer, interface: RedisInterface, worker: RedisChannelLayer
 ) -> None:
     interface.answers_tokens = None
     thread = threading.Thread(target=worker.send_and_wait, args=(interface.channel(), {"content": b"1"}, 20))
@@ -119,9 +119,9 @@ def test_a_part_that_was_on_its_way_when_redis_died_is_written_once(
 
 
 def test_a_sender_that_waits_hears_of_the_death_of_the_interface(
-    server: RedisProcess, worker: RedisChannelLayer
+    server: RedisServer, worker: RedisChannelLayer
 ) -> None:
-    interface = RedisInterface(server.address, lease=0.5)
+    interface = RedisInterface(server.unix_url, lease=0.5)
     worker.take(CHANNELS, 0)
     interface.answers_tokens = None
     raised: list[BaseException] = []
@@ -152,15 +152,15 @@ def test_sending_when_there_is_room_waits_for_the_reader(interface: RedisInterfa
     waiting.result(10)
 
 
-def test_nothing_is_lost_or_run_twice_when_redis_is_killed_under_load(server: RedisProcess) -> None:
-    interface = RedisInterface(server.address)
+def test_nothing_is_lost_or_run_twice_when_redis_is_killed_under_load(server: RedisServer) -> None:
+    interface = RedisInterface(server.unix_url)
     runs: Counter[int] = Counter()
     lock = threading.Lock()
     is_over = threading.Event()
     inside, may_go_on = threading.Semaphore(0), threading.Event()
 
     def work() -> None:
-        layer = RedisChannelLayer(server.address)
+        layer = RedisChannelLayer(server.unix_url)
         while not is_over.is_set():
             delivery = layer.take(CHANNELS, 0.2)
             if delivery is None:
@@ -194,7 +194,7 @@ def test_nothing_is_lost_or_run_twice_when_redis_is_killed_under_load(server: Re
             "websocket.receive", {"n": number, "reply_channel": interface.channel(str(number))}, str(number)
         )
     server.start()
-    probe = RedisChannelLayer(server.address)
+    probe = RedisChannelLayer(server.unix_url)
     wait_until(lambda: probe.statistics()["in_flight"] == 3, what="the workers have reported what they run")
     assert probe.receive_many(["never"], block=True, timeout=1.2) == (None, None)  # the grace is over
     may_go_on.set()
@@ -209,8 +209,8 @@ def test_nothing_is_lost_or_run_twice_when_redis_is_killed_under_load(server: Re
     interface.close()
 
 
-def test_a_killed_interface_gets_its_disconnects_run_once_each(server: RedisProcess, worker: RedisChannelLayer) -> None:
-    interface = RedisInterface(server.address, lease=0.5)
+def test_a_killed_interface_gets_its_disconnects_run_once_each(server: RedisServer, worker: RedisChannelLayer) -> None:
+    interface = RedisInterface(server.unix_url, lease=0.5)
     interface.open("a", order=3, session=b"sa")
     interface.open("b", order=1)
     interface.loop.run(interface.layer.group_add("room", interface.channel("a")))
@@ -229,7 +229,7 @@ def test_a_killed_interface_gets_its_disconnects_run_once_each(server: RedisProc
 
 
 def test_groups_and_sockets_are_rebuilt_from_the_interface_after_a_restart(
-    server: RedisProcess, interface: RedisInterface, worker: RedisChannelLayer
+    server: RedisServer, interface: RedisInterface, worker: RedisChannelLayer
 ) -> None:
     interface.open("a", order=2)
     worker.group_add("room", interface.channel("a"))
@@ -248,9 +248,9 @@ def test_groups_and_sockets_are_rebuilt_from_the_interface_after_a_restart(
 
 
 def test_an_interface_that_says_goodbye_leaves_its_queued_frames_valid(
-    server: RedisProcess, worker: RedisChannelLayer
+    server: RedisServer, worker: RedisChannelLayer
 ) -> None:
-    interface = RedisInterface(server.address)
+    interface = RedisInterface(server.unix_url)
     interface.open("a")
     interface.shut("a")
     interface.close()
@@ -271,13 +271,13 @@ def test_flush_reaches_the_interfaces(interface: RedisInterface, worker: RedisCh
 
 def test_connecting_without_a_server_fails_within_the_timeout(loop: LoopThread, tmp_path: Path) -> None:
     layer = AsyncRedisLayer(f"unix://{tmp_path}/none.sock")
-    with pytest.raises(LayerUnavailable, match="is it running"):
+    with pytest.raises(LayerUnavailable, match="is Redis running"):
         loop.run(layer.connect(0.05))
     loop.run(layer.close())
 
 
-def test_serving_after_connecting_is_refused(loop: LoopThread, shared_redis: RedisProcess) -> None:
-    layer = AsyncRedisLayer(shared_redis.address)
+def test_serving_after_connecting_is_refused(loop: LoopThread, shared_redis: RedisServer) -> None:
+    layer = AsyncRedisLayer(shared_redis.unix_url)
     loop.run(layer.connect(10))
     with pytest.raises(ConfigurationError):
         layer.serve(object())  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 
 from procman.layers.base import Send
 from tests.layers.conformance import ConformanceSuite, Make, WorkerSuite, rest
-from tests.layers.redis.server import RedisProcess
+from tests.support.redis import RedisServer
 
 
 class TestRedisChannelLayer(ConformanceSuite, WorkerSuite):
@@ -78,7 +78,7 @@ def test_processes_of_one_name_below_different_supervisors_leave_each_other_alon
     first.finish(delivery)
 
 
-def test_every_key_ends_by_itself(make: Make, shared_redis: RedisProcess) -> None:
+def test_every_key_ends_by_itself(make: Make, shared_redis: RedisServer) -> None:
     layer = make()
     layer.send("work", {})
     layer.send("other", {})
@@ -87,7 +87,7 @@ def test_every_key_ends_by_itself(make: Make, shared_redis: RedisProcess) -> Non
     delivery = layer.take(["work"], 10)
     layer.defer(delivery, {})
     layer.statistics()
-    keys = shared_redis.call("KEYS", "*")
+    keys = shared_redis.client.keys()
     assert len(keys) > 5
-    assert [key for key in keys if shared_redis.call("PTTL", key) == -1] == []
+    assert [key for key in keys if shared_redis.client.pttl(key) == -1] == []
     layer.finish(layer.take(["work"], 10))

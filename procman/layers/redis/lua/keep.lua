@@ -30,10 +30,10 @@ for _, queue in ipairs(call('SRANDMEMBER', P..'queues', 10)) do
   if call('EXISTS', P..'q:'..queue) == 0 then call('SREM', P..'queues', queue) end
 end
 local own = kind == 'w' and {'n:', 'w:'} or {'n:', 'i:', 'o:', 'so:', 'sn:', 'ss:', 'ig:', 'parts:'}
-for _, key in ipairs(own) do keep(P..key..client, kind == 'w' and DAY or DAY) end
+for _, key in ipairs(own) do keep(P..key..client, DAY) end
 keep(P..'epoch', 7 * DAY)
 keep(P..'reported', DAY)
 keep(P..'labels', DAY)
-if kind == 'w' and ARGV[4] ~= '' then keep(P..'slot:'..ARGV[4], DAY) end
+if ARGV[4] ~= '' then keep(P..'slot:'..ARGV[4], DAY) end
 local due = call('ZRANGE', P..'later', 0, 0, 'WITHSCORES')[2]
 return {is_there and 1 or 0, due and math.max(1, due - now) or 5000, told}

@@ -1,6 +1,6 @@
 --# base queues inbox groups lost
--- An interface is there (again). ARGV: name, lease ms, id of the last notice that it has read. Returns 0: it was alive
--- all the time, 1: it is not known (this Redis is another one, or has lost its data), 2: it had been declared dead.
+-- An interface is there (again). ARGV: name, lease ms, id of the last notice that it has read, slot of its supervisor
+-- or '': its predecessor there is given up. Returns 0: it was alive all the time, 1: it is not known (this Redis is another one, or has lost its data), 2: it had been declared dead.
 local interface, cursor = ARGV[1], ARGV[3]
 local state = 0
 is_early()
@@ -11,6 +11,11 @@ if is_dead(interface) then
   state = 2
 elseif not is_alive(interface) then
   state = 1
+end
+if ARGV[4] ~= '' then
+  local old = call('GETSET', P..'slot:'..ARGV[4], interface)
+  call('PEXPIRE', P..'slot:'..ARGV[4], DAY)
+  if old and old ~= interface and is_alive(old) then give_up_interface(old, 1006, 500) end
 end
 if state ~= 0 then call('HDEL', P..'reported', interface) end
 call('ZADD', P..'leases', virtual_now() + tonumber(ARGV[2]), 'i:'..interface)
