@@ -42,13 +42,13 @@ def parse(raw: bytes) -> Entry:
     try:
         _, _, _, deaths, flags, deferrals = _HEADER.unpack_from(raw)
         id_, channel, reply, tail = raw[_HEADER.size :].split(b"\0", 3)
+        session, body = split_tail(tail)
     except struct.error as error:
         raise ValueError(f"no entry of a queue: {error}") from error
     name = id_.decode()
     interface, number = "", ""
     if flags & OFFER:
         interface, _, number = name.rpartition(":")
-    session, body = split_tail(tail)
     return Entry(
         raw, name, channel.decode(), reply.decode(), deaths, deferrals, interface, number, session, body
     )  # fmt: skip
