@@ -44,6 +44,7 @@ LEASE = 10.0  # an interface that is silent for longer, in time in which Redis a
 GRACE = 1.0  # longer than workers take to notice that Redis has lost its data
 _KEEP_INTERVAL = 1.0
 _FULL_PAUSE = 0.5
+_REFRESH_INTERVAL = 6 * 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _ALIVE, _UNKNOWN, _DEAD = 0, 1, 2
 _random = random.Random()
@@ -96,6 +97,7 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
         self._pending: deque[_Command] = deque()
         self._seq = self._count = 0
         self._run_id = self._reason = ""
+        self._next_refresh = SystemClock.monotonic() + _REFRESH_INTERVAL
         self._failure: Exception | None = None
         self._disconnects: dict[int, Offer] = {}  # of sockets that have closed, until they are finished
         name, run = os.environ.get(ENV_NAME), os.environ.get(ENV_RUN)
@@ -262,8 +264,17 @@ class AsyncRedisLayer(names.NameRules, AsyncChannelLayer):
                 log_told(told)
             if not is_there:
                 raise LinkBroken("this interface is not known any more")
+            self._refresh_groups()
             pause = min(_KEEP_INTERVAL, self.lease / 4, max(0.02, due_ms / 1000))
             self._want_flush()
+
+    def _refresh_groups(self) -> None:
+        """Keys of groups end by themselves; those of sockets that stay open for days must not."""
+        now = SystemClock.monotonic()
+        if self._inbox is not None and now >= self._next_refresh:
+            self._next_refresh = now + _REFRESH_INTERVAL
+            for group in self._inbox.groups():
+                self._outbox.add((b"K", group))
 
     def _lost(self) -> None:
         was_there, self._link = self._link is not None, None

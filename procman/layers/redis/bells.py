@@ -8,6 +8,7 @@ says only that looking is worth while, so losing one costs time, never a message
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 import time
@@ -94,7 +95,7 @@ class Bells:
             ]
         try:
             for server, keys in enumerate(wanted):
-                self._ask(server, keys)
+                self._ask(server, keys, seconds)
         except (LinkBroken, LayerError):
             # The command connection tells what is wrong, and for how long to wait.
             time.sleep(min(_BROKEN_PAUSE, seconds))
@@ -103,13 +104,13 @@ class Bells:
         if any(link.is_readable() for _, link in links):
             outcome: bool | None = None
         else:
-            outcome = _poll([waiter.notice, *(link for _, link in links)], wake, seconds)
+            outcome = _poll([waiter.notice, *(link for _, link in links)], wake, seconds + _ANSWER_PAUSE_MS / 1000)
         for server, link in links:
             if link.is_readable() or _is_ready(link):
                 self._hear(server)
         return outcome
 
-    def _ask(self, server: int, keys: frozenset[bytes]) -> None:
+    def _ask(self, server: int, keys: frozenset[bytes], seconds: float) -> None:
         if self._asked[server] and not keys <= self._asked[server]:
             self._cancel(server)
         if not keys or self._asked[server]:
@@ -118,7 +119,8 @@ class Bells:
         if link is None:
             link = self._links[server] = Link(self._clients[server], has_scripts=False)
         self._asked[server] = keys
-        link.write(pack("BLPOP", *keys, 0))
+        # Its own timeout answers most waits that are in vain; Redis 5 takes whole seconds.
+        link.write(pack("BLPOP", *keys, f"{max(seconds, 0.001):.3f}" if link.has_fractions else math.ceil(seconds)))
 
     def _hear(self, server: int) -> None:
         """Pass on what the server answered."""

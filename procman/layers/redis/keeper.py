@@ -53,6 +53,8 @@ class Keeper:
             is_there, due_ms, told = session.run(
                 "keep", "w", session.id, int(session.lease * 1000), session.slot, patience=0.0, plain=True
             )
+            if session.abandoned:
+                told = [*told, *session.abandon()]
             if told:
                 log_told(told)
             if not is_there:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import struct
 from typing import Any
@@ -34,7 +33,17 @@ class LinkBroken(Exception):
 class Link:
     """A connection, and the scripts that its server holds."""
 
-    __slots__ = ("_connection", "_pid", "_poll", "_reader", "_socket", "client_id", "run_id", "scripts")
+    __slots__ = (
+        "_connection",
+        "_pid",
+        "_poll",
+        "_reader",
+        "_socket",
+        "client_id",
+        "has_fractions",
+        "run_id",
+        "scripts",
+    )
 
     def __init__(self, client: redis.Redis, has_scripts: bool = True) -> None:
         self._pid = os.getpid()
@@ -42,17 +51,17 @@ class Link:
         self._connection = pool.make_connection()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self.scripts: dict[str, Script] = {}
-        self.client_id, self.run_id = 0, ""
+        self.client_id, self.run_id, self.has_fractions = 0, "", False
         try:
             self._connection.connect()
             self._socket: Any = self._connection._sock
             _set_timeouts(self._socket, ANSWER_TIMEOUT)
-            self._poll = select.poll()
-            self._poll.register(self._socket, select.POLLIN)
             if has_scripts:
                 self._load()
             else:
                 self.client_id = int(self.call("CLIENT", "ID"))
+                lines = bytes(self.call("INFO", "server")).decode(errors="replace")
+                self.has_fractions = parse_version(lines.partition("redis_version:")[2].split("\r")[0]) >= (6,)
         except (redis.RedisError, OSError) as error:
             self._connection.disconnect()
             if isinstance(error, redis.AuthenticationError | redis.ResponseError) and not is_passing(str(error)):

@@ -43,6 +43,20 @@ class Sent:
     is_answered: bool = False
 
 
+class Held:
+    """What a thread has in its hands; goes with the thread, and tells then that nobody will finish it."""
+
+    __slots__ = ("_session", "entry")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.entry: Entry | None = None
+
+    def __del__(self) -> None:
+        if self.entry is not None and self.entry.id in self._session.running:
+            self._session.abandoned.append(self.entry.id)
+
+
 class Session:
     """One process and one server. *report* hears of answers to finishes, *on_told* of messages whose worker died."""
 
@@ -57,6 +71,7 @@ class Session:
         self.client, self.address, self.prefix = client, address, prefix.encode()
         self.id = secrets.token_hex(8)
         self.running: dict[str, Entry] = {}
+        self.abandoned: list[str] = []  # in flight in threads that have ended
         self.is_worker = False
         self.slot, self.label, self.lease = "", self.id, 30.0
         self._report, self._on_told = report, on_told
@@ -110,6 +125,14 @@ class Session:
                     self._say_hello(self._connected())
                 except LinkBroken:
                     self._drop()
+
+    def abandon(self) -> Sequence[Any]:
+        """Give up what threads that have ended had in flight; what was found lost. Raises LayerUnavailable."""
+        ids, self.abandoned = self.abandoned, []
+        for name in ids:
+            self.running.pop(name, None)
+        told: Sequence[Any] = self.run("abandon", *ids)
+        return told
 
     def finish(self, script: str, entry: Entry, arguments: tuple[Any, ...]) -> Sent:
         """Send the end of *entry*; its answer is reported later, or found by ``settle``."""

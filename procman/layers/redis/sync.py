@@ -30,7 +30,7 @@ from procman.layers.redis.entries import Entry
 from procman.layers.redis.hosts import choose_hosts, one_host
 from procman.layers.redis.keeper import Keeper, log_told
 from procman.layers.redis.keys import PREFIX, check_prefix
-from procman.layers.redis.session import Sent, Session
+from procman.layers.redis.session import Held, Sent, Session
 from procman.layers.wake import WakePipe, Woken
 from procman.log import escape
 from procman.settings import ENV_NAME, ENV_RUN
@@ -138,6 +138,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
                     raise ReplyChannelGone(channel)
                 return None
             # The server may have lost it, or the interface may be dead: the key tells whether it has come before.
+            self._session.run("keep", "", self._session.id, 0, "", plain=True)
             if self._session.run("part", interface, channel, key, tail) == -1:
                 raise ReplyChannelGone(channel)
 
@@ -223,6 +224,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
                 wake.wait(0.02)
                 continue
             if isinstance(found, Entry):
+                local.held.entry = found
                 return Delivery(
                     found.channel, codec.decode(found.body), found.id, found.deaths > 0, found.session, found
                 )
@@ -310,6 +312,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
             if self._keeper is None:
                 self._start_worker()
         wake = self._local.wake = WakePipe()
+        self._local.held = Held(self._session)
         self._local.wake_count = self._wake_count
         self._wakes.add(wake)
         return wake
@@ -350,14 +353,14 @@ def log_refused(group: str, number: int, last: bytes) -> None:
 
 def build_statistics(found: Sequence[int], has_all: bool) -> dict[str, Any]:
     """The statistics from the numbers that ``lua/statistics.lua`` returns."""
-    messages, messages_10, fulls, fulls_10, dropped, _, redelivered, _, pending, age, *rest = found
+    messages, messages_rate, fulls, fulls_rate, dropped, _, redelivered, _, pending, age, *rest = found
     statistics: dict[str, Any] = {
         "messages_count": messages,
-        "messages_count_per_second": messages_10 / 10,
+        "messages_count_per_second": messages_rate,
         "messages_pending": pending,
         "messages_max_age": age / 1000,
         "channel_full_count": fulls,
-        "channel_full_count_per_second": fulls_10 / 10,
+        "channel_full_count_per_second": fulls_rate,
     }
     if has_all:
         statistics |= dict(zip(("in_flight", "interfaces", "workers", "sockets", "groups"), rest, strict=True))

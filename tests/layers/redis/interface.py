@@ -1,5 +1,7 @@
 """An interface server as the Redis layer sees it."""
 
+from typing import Any
+
 from procman.layers.redis.aio import AsyncRedisLayer
 from tests.support.layers import RecordingInterface
 
@@ -7,10 +9,10 @@ from tests.support.layers import RecordingInterface
 class RedisInterface(RecordingInterface):
     """Records what it hears."""
 
-    layer_class = AsyncRedisLayer
+    def __init__(self, address: str, **options: Any) -> None:
+        super().__init__(AsyncRedisLayer(address, **options))
 
     def abandon(self) -> None:
         """End as a killed process does: silently."""
-        self.layer._outbox.clear()
         self.layer._link = None  # no goodbye
         self.close()

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from procman.errors import ConfigurationError
-from procman.layers.base import Delivery, Send
+from procman.layers.base import Send
 from procman.layers.errors import LayerUnavailable, ReplyChannelGone
 from procman.layers.redis import RedisChannelLayer
 from procman.layers.redis.aio import AsyncRedisLayer
 from tests.layers.conformance import Blocking, ConformanceSuite, Make
+from tests.layers.conformance_interface import CHANNELS, InterfaceSuite, MakeInterface, take
 from tests.layers.redis.interface import RedisInterface
 from tests.support.layers import LoopThread
 from tests.support.redis import RedisServer
@@ -46,6 +47,20 @@ class TestAsyncRedisLayer(ConformanceSuite):
             loop.run(layer.close())
 
 
+class TestAsyncRedisLayerOfAnInterface(InterfaceSuite):
+    @pytest.fixture
+    def make_interface(self, shared_redis: RedisServer) -> Iterator[MakeInterface]:
+        made: list[RedisInterface] = []
+
+        def make_interface(**options: Any) -> RedisInterface:
+            made.append(RedisInterface(shared_redis.unix_url, lease=0.5, **options))
+            return made[-1]
+
+        yield make_interface
+        for interface in made:
+            interface.close()
+
+
 @pytest.fixture
 def interface(server: RedisServer) -> Iterator[RedisInterface]:
     interface = RedisInterface(server.unix_url)
@@ -58,46 +73,6 @@ def worker(server: RedisServer) -> Iterator[RedisChannelLayer]:
     layer = RedisChannelLayer(server.unix_url)
     yield layer
     layer.close()
-
-
-CHANNELS = ["websocket.connect", "websocket.receive", "websocket.disconnect", "http.request"]
-
-
-def take(layer: RedisChannelLayer, timeout: float = 10.0) -> Delivery:
-    delivery = layer.take(CHANNELS, timeout)
-    assert delivery is not None
-    return delivery
-
-
-def test_an_offer_comes_back_finished_with_its_replies_in_order(
-    interface: RedisInterface, worker: RedisChannelLayer
-) -> None:
-    number = interface.offer("websocket.receive", {"text": "hi"}, session=b"before")
-    delivery = take(worker)
-    assert (delivery.message, delivery.session) == ({"text": "hi"}, b"before")
-    mine = interface.channel()
-    worker.group_add("room", mine)
-    worker.finish(
-        delivery, [Send(mine, {"n": 1}), Send("room", {"n": 2}, True), Send(mine, {"n": 3})], session=b"after"
-    )
-    assert interface.heard("finished") == (number, b"after")
-    told = [event for event in interface.events if event[0] in ("reply", "group", "finished")]
-    assert told == [
-        ("reply", mine, {"n": 1}),
-        ("group", "room", {"n": 2}),
-        ("reply", mine, {"n": 3}),
-        ("finished", number, b"after"),
-    ]
-
-
-def test_a_reply_that_is_waited_for_returns_when_the_interface_has_written_it(
-    interface: RedisInterface, worker: RedisChannelLayer
-) -> None:
-    worker.send_and_wait(interface.channel(), {"content": b"part"}, timeout=10)
-    assert interface.heard("reply") == (interface.channel(), {"content": b"part"})
-    interface.answers_tokens = False
-    with pytest.raises(ReplyChannelGone):
-        worker.send_and_wait(interface.channel(), {"content": b"part"}, timeout=10)
 
 
 def test_a_part_that_was_on_its_way_when_redis_died_is_written_once(

@@ -4,13 +4,24 @@ from typing import Any
 
 import pytest
 
-from procman.layers.base import Send
+from procman.layers.base import Delivery, Send
 from tests.layers.conformance import ConformanceSuite, Make, WorkerSuite, rest
+from tests.layers.conformance_deaths import DeathSuite, DieWith
 from tests.support.redis import RedisServer
 
 
-class TestRedisChannelLayer(ConformanceSuite, WorkerSuite):
-    pass
+class TestRedisChannelLayer(ConformanceSuite, WorkerSuite, DeathSuite):
+    @pytest.fixture
+    def die_with(self, make: Make) -> DieWith:
+        def die_with(*channels: str) -> Delivery:
+            layer = make(claim_after=0.1)
+            delivery = layer.take(list(channels), 10)
+            _die(layer)
+            rest(layer, 0.15)
+            make().take(["never"], 0.3)
+            return delivery  # type: ignore[no-any-return]
+
+        return die_with
 
 
 def _die(layer: Any) -> None:

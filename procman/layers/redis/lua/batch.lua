@@ -59,6 +59,7 @@ end}
 -- A socket has ended: reply channel. An offer of its disconnect may follow.
 handlers.C = {1, function(i)
   was_open = call('HDEL', so, ARGV[i]) == 1
+  for _, group in ipairs(call('SMEMBERS', P..'sg:'..ARGV[i])) do remove_held(group, interface, ARGV[i]) end
   call('HDEL', sn, ARGV[i])
   call('HDEL', ss, ARGV[i])
 end}

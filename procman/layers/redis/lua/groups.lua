@@ -1,5 +1,5 @@
 -- Groups. gi:GROUP: the interfaces with members; G:INTERFACE:GROUP: their channels; ig:INTERFACE: its groups.
--- g:GROUP: other members, channel -> "deadline capacity". groups: all groups.
+-- sg:CHANNEL: the groups of such a channel. g:GROUP: other members, channel -> "deadline capacity". groups: all groups.
 
 local function add_held(group, interface, channel)
   local key = P..'G:'..interface..':'..group
@@ -9,6 +9,8 @@ local function add_held(group, interface, channel)
   keep(P..'gi:'..group, DAY)
   call('SADD', P..'ig:'..interface, group)
   keep(P..'ig:'..interface, DAY)
+  call('SADD', P..'sg:'..channel, group)
+  keep(P..'sg:'..channel, DAY)
   call('SADD', P..'groups', group)
   keep(P..'groups', DAY)
 end
@@ -27,6 +29,7 @@ end
 local function remove_held(group, interface, channel)
   local key = P..'G:'..interface..':'..group
   local was_member = call('SREM', key, channel) == 1
+  call('SREM', P..'sg:'..channel, group)
   if was_member and call('EXISTS', key) == 0 then drop_held(group, interface) end
   return was_member
 end

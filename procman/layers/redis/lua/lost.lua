@@ -1,33 +1,34 @@
--- What becomes of the dead. Leases count time in which Redis answered: clock holds how much of it does not count.
+-- What becomes of the dead (with groups before it). Leases count time in which Redis answered: clock holds how much of it does not count.
 local function virtual_now() return now - tonumber(call('HGET', P..'clock', 'lost') or 0) end
 
--- A worker ended, or was silent for too long: what it had in flight runs once more, or is dropped.
--- Adds {channel, reply channel, worker, what became of it} to told for each.
+-- A message in flight has lost its worker: it runs once more, or is dropped.
+-- Adds {channel, reply channel, worker, what became of it} to told.
+local function give_up_entry(client, raw, told)
+  local e = unpack_entry(raw)
+  local queue = queue_of(e.channel)
+  local fate = 'redelivered'
+  if e.since <= tonumber(call('GET', P..'flushed') or 0) then fate = 'flushed'
+  elseif bit.band(e.flags, UNSAFE) ~= 0 then fate = 'unsafe'
+  elseif e.deaths > 0 then fate = 'dropped' end
+  call('SADD', P..'lost:'..client, e.id)
+  call('PEXPIRE', P..'lost:'..client, 3600000)
+  if fate == 'redelivered' then
+    e.deaths = 1
+    call('ZADD', P..'later', now + 100, pack_entry(e))
+    keep(P..'later', 7 * DAY)
+    count(queue, 'r', 1)
+  else
+    count(queue, 'd', 1)
+    fail(e, 'lost')
+  end
+  told[#told + 1] = {e.channel, e.reply, call('HGET', P..'labels', client) or client, fate}
+end
+
+-- A worker ended, or was silent for too long.
 local function give_up_worker(client, told)
   local key = P..'w:'..client
-  local label = call('HGET', P..'labels', client) or client
   local all = call('HGETALL', key)
-  local flushed = tonumber(call('GET', P..'flushed') or 0)
-  for i = 1, #all, 2 do
-    local e = unpack_entry(all[i + 1])
-    local queue = queue_of(e.channel)
-    call('SADD', P..'lost:'..client, e.id)
-    local fate = 'redelivered'
-    if e.since <= flushed then fate = 'flushed'
-    elseif bit.band(e.flags, UNSAFE) ~= 0 then fate = 'unsafe'
-    elseif e.deaths > 0 then fate = 'dropped' end
-    if fate == 'redelivered' then
-      e.deaths = 1
-      call('ZADD', P..'later', now + 100, pack_entry(e))
-      keep(P..'later', 7 * DAY)
-      count(queue, 'r', 1)
-    else
-      count(queue, 'd', 1)
-      fail(e, 'lost')
-    end
-    told[#told + 1] = {e.channel, e.reply, label, fate}
-  end
-  call('PEXPIRE', P..'lost:'..client, 3600000)
+  for i = 2, #all, 2 do give_up_entry(client, all[i], told) end
   call('DEL', key)
   call('ZREM', P..'leases', 'w:'..client)
   call('HDEL', P..'labels', client)

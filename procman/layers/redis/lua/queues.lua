@@ -20,9 +20,15 @@ local function pack_entry(e)
   return struct.pack(HEADER, deadline, now, e.lifetime, e.deaths, e.flags, e.deferrals, e.id, e.channel, e.reply)..e.tail
 end
 
--- Counters of a queue: one field per counter and second, added up once they are old. Names with a mark share one.
+-- Counters of a queue: one field per counter and second, added up once they are old. Names with a mark come without
+-- end: in the totals they share one key, and their own ends soon.
 local function count(queue, counter, n)
-  local name = string.find(queue, '[?!]') and '?' or queue
+  local name = queue
+  if string.find(queue, '[?!]') then
+    name = '?'
+    call('HINCRBY', P..'c:'..queue, counter..t[1], n)
+    call('PEXPIRE', P..'c:'..queue, 60000)
+  end
   local key = P..'c:'..name
   if call('HINCRBY', key, counter..t[1], n) ~= n then return end
   local all = call('HGETALL', key)

@@ -1,5 +1,5 @@
 --# base queues inbox
--- Counters. ARGV: a queue, or nothing for all. Returns per counter {letter, total, last 10 s}, then
+-- Counters. ARGV: a queue, or nothing for all. Returns per counter {total, in the last full second}, then
 -- {waiting, age of the oldest ms, in flight, interfaces, workers, sockets, groups}.
 local letters = {'m', 'f', 'd', 'r'}
 local names = ARGV[1] and {ARGV[1]} or call('SMEMBERS', P..'counted')
@@ -11,7 +11,7 @@ for _, name in ipairs(names) do
     local letter, second = string.match(all[i], '^(%a)(%d*)$')
     if totals[letter] then
       totals[letter] = totals[letter] + all[i + 1]
-      if second ~= '' and tonumber(second) > t[1] - 10 then rates[letter] = rates[letter] + all[i + 1] end
+      if second ~= '' and tonumber(second) == t[1] - 1 then rates[letter] = rates[letter] + all[i + 1] end
     end
   end
 end
