@@ -1,42 +1,28 @@
-"""A channel layer inside one process, for tests and for trying things out: mailbox, groups and one Condition.
+"""A channel layer inside one process: for tests, for trying things out, and for ``manage.py runserver``.
 
 Nothing survives the process and no other process sees it; ``checks.py`` warns where several processes would need one
-layer. A delivery is not given out again: its worker is a thread of this process and dies together with the layer.
+layer. The rules are the hub's (``local.py``), so that a message whose thread ends before it has finished with it goes
+to another thread, as the message of a process that dies does over IPC. ``memory_aio.py`` is the interface's side.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import secrets
+import itertools
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from procman.clock import Clock, SystemClock
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
-from procman.layers.errors import ChannelFull
-from procman.layers.groups import Groups
+from procman.layers.errors import LayerUnavailable
+from procman.layers.ipc import frames
+from procman.layers.ipc.peers import Frame
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
-from procman.layers.mailbox import Mailbox
+from procman.layers.local import Desk, LocalHub
 
-logger = logging.getLogger("procman.layers")
-FULL_RETRY = 2.0
-_LONGEST_WAIT = 0.25  # a wake-up that could not take the lock is noticed after this many seconds
-_layers: weakref.WeakSet[InMemoryChannelLayer] = weakref.WeakSet()
-
-
-@dataclass(slots=True, eq=False)
-class _Item:
-    channel: str
-    body: bytes
-    deadline: float
-    since: float
-    id: str
-    size: int
+_RID = 1
 
 
 class InMemoryChannelLayer(names.NameRules, ChannelLayer):
@@ -56,19 +42,12 @@ class InMemoryChannelLayer(names.NameRules, ChannelLayer):
         self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
         self.channel_capacity = dict(channel_capacity or {})
-        self._clock: Clock = SystemClock() if clock is None else clock
-        self._mailbox: Mailbox[_Item] = Mailbox()
-        self._groups = Groups()
-        self._in_flight: dict[str, _Item] = {}
-        self._id = secrets.token_hex(4)
-        self._counter = 0
-        self._dropped_count = 0
-        self._taking: dict[int, bool] = {}  # thread -> whether it was woken
-        self._reset_lock()
-        _layers.add(self)
-
-    def _reset_lock(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self.local = LocalHub(clock)  # before all desks, so that they end after it: see Desk.__del__
+        # Requests that are answered at once are all threads' one client; what waits has a client per thread.
+        self._requests = Desk(self.local, frames.CLIENT, self.limits, "a thread of this process")
+        self._threads = threading.local()
+        self._takers: weakref.WeakSet[Desk] = weakref.WeakSet()
+        self._rids, self._parts = itertools.count(_RID + 1), itertools.count(1)
 
     def get_capacity(self, channel: str) -> int:
         """How many messages may wait on *channel*."""
@@ -78,18 +57,23 @@ class InMemoryChannelLayer(names.NameRules, ChannelLayer):
 
     def send(self, channel: str, message: Message) -> None:
         names.check_channel(channel)
-        body = self._encode(message)
-        with self._changed:
-            if not self._put(channel, body):
-                raise ChannelFull(channel, self.limits.capacity_of(channel))
+        self._request(frames.SEND, channel, self._encode(message), frames.reply_channel_of(message))
+
+    def send_and_wait(self, channel: str, message: Message, timeout: float | None = None) -> None:
+        names.check_channel(channel)
+        self._waiting_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message), str(next(self._parts)))
 
     def receive_many(
         self, channels: Sequence[str], block: bool = False, timeout: float | None = None
     ) -> tuple[str | None, dict[str, Any] | None]:
         wanted = names.check_receive(channels)
-        with self._changed:
-            item = self._next(wanted, timeout if block else 0.0, lambda: False)
-        return (None, None) if item is None else (item.channel, codec.decode(item.body))
+        found = self._request(frames.RECEIVE, wanted, False, None)
+        if found is None and block and timeout != 0:
+            try:
+                found = self._waiting_request(timeout, frames.RECEIVE, wanted, True, None)
+            except LayerUnavailable:
+                found = None
+        return (None, None) if found is None else (found[0], codec.decode(found[1]))
 
     def new_channel(self, pattern: str) -> str:
         return names.build_channel(pattern)
@@ -97,147 +81,128 @@ class InMemoryChannelLayer(names.NameRules, ChannelLayer):
     def group_add(self, group: str, channel: str) -> None:
         names.check_group(group)
         names.check_channel(channel)
-        with self._changed:
-            self._groups.add(group, channel, self._clock.monotonic() + self.limits.group_expiry)
+        self._request(frames.GROUP_ADD, group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
         names.check_group(group)
         names.check_channel(channel)
-        with self._changed:
-            self._groups.discard(group, channel)
+        self._request(frames.GROUP_DISCARD, group, channel)
 
     def send_group(self, group: str, message: Message) -> None:
         names.check_group(group)
-        body = self._encode(message)
-        with self._changed:
-            self._put_group(group, body)
+        self._request(frames.GROUP_SEND, group, self._encode(message))
 
     def group_channels(self, group: str) -> list[str]:
         names.check_group(group)
-        with self._changed:
-            return self._groups.channels(group, self._clock.monotonic())
+        channels: list[str] = codec.decode(self._request(frames.GROUP_CHANNELS, group))["channels"]
+        return channels
 
     def flush(self) -> None:
-        with self._changed:
-            self._mailbox.clear()
-            self._groups.clear()
-            self._in_flight.clear()
-            self._changed.notify_all()
+        self._request(frames.FLUSH)
 
     def statistics(self) -> dict[str, Any]:
-        with self._changed:
-            found = self._mailbox.statistics(self._clock.monotonic())
-            own = {"groups": len(self._groups), "in_flight": len(self._in_flight), "dropped_count": self._dropped_count}
-            return found | own
+        return codec.decode(self._request(frames.STATISTICS, None))
 
     def channel_statistics(self, channel: str) -> dict[str, Any]:
         names.check_channel(channel)
-        with self._changed:
-            return self._mailbox.statistics(self._clock.monotonic(), [names.local_prefix(channel)])
+        return codec.decode(self._request(frames.STATISTICS, channel))
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
     def take(self, channels: Sequence[str], timeout: float | None = None) -> Delivery | None:
-        wanted = names.check_receive(channels)
-        thread = threading.get_ident()
-        with self._changed:
-            self._taking.setdefault(thread, False)
-            item = self._next(wanted, timeout, lambda: self._taking[thread])
-            self._taking[thread] = False
-            if item is None:
+        wanted = tuple(channels)
+        desk = self._desk(frames.WORKER)
+        if self._threads.channels != wanted:
+            asked: Frame = (frames.TAKE, names.check_receive(wanted))
+            self._threads.channels = wanted
+        else:
+            asked = _TAKE_AGAIN
+        until = None if timeout is None else SystemClock.monotonic() + timeout
+        arrived = _delivery(self.local.call(desk.peer, asked))
+        while arrived is None:
+            frame = self.local.wait(desk, until, lambda: desk.is_woken)
+            if frame is not None:
+                arrived = _delivery([frame])
+                continue
+            # A delivery may have come before the hub heard that this thread does not wait any more.
+            answers = self.local.call(desk.peer, _UNTAKE)
+            arrived = _delivery([*desk.take_all(), *answers])
+            if arrived is None:
+                desk.is_woken = False
                 return None
-            self._in_flight[item.id] = item
-        return Delivery(item.channel, codec.decode(item.body), item.id, token=item.id)
+        _, key, channel, body, deaths, session = arrived
+        return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
         batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
-        needed: dict[str, int] = {}
-        for name, _, is_group in batch:
-            if not is_group:
-                needed[name] = needed.get(name, 0) + 1
-        with self._changed:
-            if needed:
-                self._changed.wait_for(lambda: self._has_room(needed), FULL_RETRY)
-            self._in_flight.pop(delivery.token, None)
-            for name, body, is_group in batch:
-                if is_group:
-                    self._put_group(name, body)
-                elif not self._put(name, body):
-                    self._dropped_count += 1
-                    logger.error(
-                        "channel %s was full for %.0f s: a message that a consumer of %s sent to it is dropped",
-                        *(name, FULL_RETRY, delivery.channel),
-                    )
+        desk = self._desk(frames.WORKER)
+        self.local.call(desk.peer, (frames.FINISH, delivery.token, batch, session, False))
+        self.local.wait_finished(desk)
 
     def defer(self, delivery: Delivery, message: Message) -> None:
-        body = self._encode(message)
-        with self._changed:
-            item = self._in_flight.pop(delivery.token, None)
-            if item is not None:
-                item.body, item.deadline = body, self._clock.monotonic() + self.limits.expiry
-                self._mailbox.put_back(names.local_prefix(item.channel), item)
-                self._changed.notify_all()
+        self.local.call(self._desk(frames.WORKER).peer, (frames.DEFER, delivery.token, self._encode(message)))
 
     def wake(self) -> None:
-        # Callable from a signal handler, which may have interrupted a holder of the lock: no waiting for it.
-        for thread in list(self._taking):
-            self._taking[thread] = True
-        if self._changed.acquire(blocking=False):
-            try:
-                self._changed.notify_all()
-            finally:
-                self._changed.release()
+        for desk in list(self._takers):
+            desk.is_woken = True
+            desk.nudge()
 
-    # -- inside, under the lock ---------------------------------------------------------------------------------------
+    # -- inside -------------------------------------------------------------------------------------------------------
 
     def _encode(self, message: Message) -> bytes:
         return codec.encode(message, self.limits.max_message_size)
 
-    def _next(self, channels: list[str], timeout: float | None, is_woken: Callable[[], bool]) -> _Item | None:
-        deadline = None if timeout is None else SystemClock.monotonic() + timeout
-        while True:
-            item = self._mailbox.pop_any(channels, self._clock.monotonic())
-            if item is not None:
-                self._changed.notify_all()  # somebody may wait for the room
-                return item
-            left = _LONGEST_WAIT if deadline is None else deadline - SystemClock.monotonic()
-            if left <= 0 or is_woken():
-                return None
-            self._changed.wait(min(left, _LONGEST_WAIT))
+    def _desk(self, role: str) -> Desk:
+        """This thread's own place at the hub in *role*."""
+        desk: Desk | None = self._threads.__dict__.get(role)
+        if desk is None:
+            desk = Desk(self.local, role, self.limits, threading.current_thread().name)
+            self._threads.__dict__[role] = desk
+            if role == frames.WORKER:
+                self._threads.channels = None
+                self._takers.add(desk)
+        return desk
 
-    def _has_room(self, needed: Mapping[str, int]) -> bool:
-        now = self._clock.monotonic()
-        for name, count in needed.items():
-            capacity = self.limits.capacity_of(name)
-            if not self._mailbox.has_room(names.local_prefix(name), capacity, now, min(count, capacity)):
-                return False
-        return True
+    def _request(self, operation: int, *arguments: Any) -> Any:
+        """The answer to a request that is answered at once."""
+        return _value(self.local.call(self._requests.peer, (operation, _RID, *arguments))[-1])
 
-    def _put(self, channel: str, body: bytes) -> bool:
-        now = self._clock.monotonic()
-        queue = names.local_prefix(channel)
-        if not self._mailbox.has_room(queue, self.limits.capacity_of(channel), now):
-            self._mailbox.refused(queue, now)
-            return False
-        self._counter += 1
-        item = _Item(channel, body, now + self.limits.expiry, now, f"{self._id}:{self._counter}", len(body))
-        self._mailbox.put(queue, item, now)
-        self._changed.notify_all()
-        return True
-
-    def _put_group(self, group: str, body: bytes) -> None:
-        fulls = [name for name in self._groups.channels(group, self._clock.monotonic()) if not self._put(name, body)]
-        if fulls:
-            self._dropped_count += len(fulls)
-            logger.warning(
-                "group %s: %d messages to full channels were dropped, the last one to %s", group, len(fulls), fulls[-1]
-            )
+    def _waiting_request(self, timeout: float | None, operation: int, *arguments: Any) -> Any:
+        """The answer to a request that may take long. Raises LayerUnavailable after *timeout* seconds."""
+        desk = self._desk(frames.CLIENT)
+        desk.take_all()  # answers to what was given up
+        rid = next(self._rids)
+        until = None if timeout is None else SystemClock.monotonic() + timeout
+        answers = self.local.call(desk.peer, (operation, rid, *arguments))
+        is_waiting = True
+        try:
+            while not answers:
+                frame = self.local.wait(desk, until)
+                if frame is None:
+                    break
+                answers = [frame]
+            is_waiting = not answers
+        finally:
+            if is_waiting:
+                # The answer may have come before the hub heard that nobody waits for it any more.
+                answers = [*self.local.call(desk.peer, (frames.CANCEL, rid)), *desk.take_all()]
+        if not answers:
+            raise LayerUnavailable(f"nothing was heard for {timeout} s")
+        return _value(answers[-1])
 
 
-def _after_fork() -> None:
-    # Another thread may have held the lock: the child gets a lock of its own.
-    for layer in list(_layers):
-        layer._reset_lock()
+def _delivery(arrived: Sequence[Frame]) -> Frame | None:
+    for frame in arrived:
+        if frame[0] == frames.DELIVER:
+            return frame
+    return None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _value(frame: Frame) -> Any:
+    if frame[0] == frames.ERROR:
+        raise frames.build_error(frame[2], frame[3])
+    return frame[2]
+
+
+_TAKE_AGAIN = (frames.TAKE, None)
+_UNTAKE = (frames.UNTAKE,)

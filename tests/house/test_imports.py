@@ -39,6 +39,7 @@ ASYNCIO = (
     "layers/ipc/aio.py",
     "layers/ipc/server.py",
     "layers/redis/",
+    "layers/memory_aio.py",
     "interface/",
     "supervision/",
     "channels/handler.py",

@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 Make = Callable[..., Any]
 MIB = 1024 * 1024
 # A kernel may wake a thread for reasons of its own; somebody who polls every 100 ms would be at 10.
-_QUIET_SWITCHES = 4
+_QUIET_SWITCHES = 3
 _PROMPT = 0.02
 
 
@@ -407,6 +407,26 @@ class ConformanceSuite:
     def test_a_blocked_receiver_gives_up_after_its_timeout(self, layer: Any) -> None:
         assert layer.receive_many(["nothing"], block=True, timeout=0.05) == (None, None)
 
+    def test_a_receive_that_times_out_loses_nothing(self, make: Make) -> None:
+        layer, other = make(capacity=500), make(capacity=500)
+        received: list[int] = []
+        end = time.monotonic() + 10
+
+        def receive() -> None:
+            while len(received) < 200 and time.monotonic() < end:
+                message = layer.receive_many(["brief"], block=True, timeout=0.0005)[1]
+                if message is not None:
+                    received.append(message["n"])
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        for number in range(200):
+            other.send("brief", {"n": number})
+            if not number % 10:
+                rest(other, 0.001)
+        thread.join(20)
+        assert received == list(range(200))
+
     def test_statistics_count_what_passes_and_what_is_refused(self, make: Make) -> None:
         layer = make(capacity=2)
         before = layer.statistics()
@@ -498,6 +518,31 @@ class WorkerSuite:
         for thread in threads:
             thread.join(30)
         assert sorted(taken) == list(range(400))
+
+    def test_a_take_that_times_out_loses_nothing(self, make: Make) -> None:
+        layer = make(capacity=500)
+        taken: list[int] = []
+        end = time.monotonic() + 10
+
+        def work() -> None:
+            mine = make()
+            while len(taken) < 200 and time.monotonic() < end:
+                delivery = mine.take(["brief"], 0.0005)
+                if delivery is not None:
+                    taken.append(delivery.message["n"])
+                    mine.finish(delivery)
+            mine.stop_taking()
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for number in range(200):
+            layer.send("brief", {"n": number})
+            if not number % 10:
+                rest(layer, 0.001)
+        for thread in threads:
+            thread.join(20)
+        assert sorted(taken) == list(range(200))
 
     def test_a_flooded_channel_does_not_starve_a_quiet_one_of_workers(self, layer: Any) -> None:
         for number in range(90):

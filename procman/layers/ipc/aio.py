@@ -13,7 +13,7 @@ import os
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from procman.errors import ConfigurationError
 from procman.layers import codec, names
@@ -30,6 +30,19 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
 _random = random.Random()
 _WELCOME_TIMEOUT = 10.0
 _MEMBERS_PER_FRAME = 1000
+
+
+class Wire(Protocol):
+    """A connection to a hub, as far as the client below uses it."""
+
+    def write(self, frame: tuple[Any, ...]) -> None:
+        """Have the hub get *frame*, in order."""
+
+    def flush(self) -> None:
+        """Do not keep what is written for later."""
+
+    def close(self) -> None:
+        """End the connection."""
 
 
 class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
@@ -53,7 +66,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         self.address = address if address is not None else addresses.default_address()
         self.name: str | None = None
         self._handler: InterfaceHandler | None = None
-        self._protocol: _Protocol | None = None  # welcomed, and reported to
+        self._protocol: Wire | None = None  # welcomed, and reported to
         self._task: asyncio.Task[None] | None = None
         self._found: asyncio.Event | None = None
         self._failure: Exception | None = None
@@ -124,7 +137,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
                 await asyncio.sleep(pause * (0.5 + _random.random() / 2))
                 pause = min(_LONGEST_PAUSE, pause * 2)
 
-    def _welcomed(self, protocol: _Protocol, hub_id: str, was_dead: bool) -> None:
+    def _welcomed(self, protocol: Wire, hub_id: str, was_dead: bool) -> None:
         """The hub is there: report what is held, then let requests pass."""
         self._hub_id = hub_id
         self._protocol = protocol
@@ -135,7 +148,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         assert self._found is not None
         self._found.set()
 
-    def _report(self, protocol: _Protocol, handler: InterfaceHandler) -> None:
+    def _report(self, protocol: Wire, handler: InterfaceHandler) -> None:
         snapshot = handler.on_layer_found()
         for socket in snapshot.sockets:
             protocol.write((frames.OPENED, socket.reply_channel, socket.path, socket.order, socket.session))
@@ -150,7 +163,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             protocol.write((frames.OFFER, *frames.offer_fields(offer, is_again=True)))
         protocol.write((frames.REPORTED,))
 
-    def _lost(self, protocol: _Protocol) -> None:
+    def _lost(self, protocol: Wire) -> None:
         if self._protocol is protocol:
             self._protocol = None
             if self._found is not None:
@@ -166,7 +179,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             if not future.done():
                 future.set_exception(_Lost())
 
-    async def _wait_connected(self, timeout: float | None) -> _Protocol:
+    async def _wait_connected(self, timeout: float | None) -> Wire:
         if self._protocol is None:
             if self._found is None or self._task is None:
                 raise LayerUnavailable("the layer is not connected: call connect() first")
