@@ -1,6 +1,7 @@
 """The Lua scripts that Redis runs, one atomic script per operation, put together from ``lua/``.
 
-A script's first line names the parts that stand before it (``--# base queues``). All keys are below ``KEYS[1]``, the
+A line in each script names the parts that stand there (``--# base queues``); what is before that line is the way of
+most calls, kept free of everything that they do not need. All keys are below ``KEYS[1]``, the
 site's prefix; ``keys.py`` lists them. Scripts are stored in the server when a connection is made, and called by digest.
 """
 
@@ -41,12 +42,11 @@ def load(server_version: tuple[int, ...]) -> dict[str, Script]:
 
 
 def _build(name: str, has_flags: bool) -> Script:
-    body = _read(name)
-    first, _, _ = body.partition("\n")
-    mark, _, named = first.partition(" ")
-    if mark != "--#" or not set(named.split()) <= set(_PARTS):
-        raise ValueError(f"lua/{name}.lua must begin with '--#' and its parts, of {', '.join(_PARTS)}")
-    text = "".join(_read(part) for part in named.split()) + body
+    before, mark, rest = ("\n" + _read(name)).partition("\n--# ")
+    named, _, body = rest.partition("\n")
+    if not mark or not set(named.split()) <= set(_PARTS):
+        raise ValueError(f"lua/{name}.lua needs a line of '--#' and its parts, of {', '.join(_PARTS)}")
+    text = before.lstrip("\n") + "\n" + "".join(_read(part) for part in named.split()) + body
     if has_flags:
         text = (_DRAINING if name in _DRAINS else _STRICT) + text
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -81,7 +81,7 @@ class Session:
         self._unanswered: deque[Sent] = deque()
         self._unknown: list[Sent] = []
         self._has_answered = False
-        self._packed_takes: dict[tuple[str, ...], list[bytes]] = {}
+        self._packed_takes: dict[tuple[tuple[str, ...], bool], list[bytes]] = {}
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -106,15 +106,17 @@ class Session:
         with self._lock:
             return self._answer(lambda link: packed, PATIENCE, None)
 
-    def take(self, queues: tuple[str, ...], patience: float, wake: WakePipe) -> Entry | float:
+    def take(self, queues: tuple[str, ...], was_rung: bool, patience: float, wake: WakePipe) -> Entry | float:
         """A message, in flight here from now on, or in how many seconds to look again.
+
+        *was_rung* says that this thread has heard the bell, which then goes on ringing while there is more.
 
         Raises:
             LayerUnavailable, Woken.
         """
         with self._lock:
             while True:
-                answer = self._answer(lambda link: self._pack_take(link, queues), patience, wake)
+                answer = self._answer(lambda link: self._pack_take(link, queues, was_rung), patience, wake)
                 if isinstance(answer, bytes):
                     entry = parse(answer)
                     self.running[entry.id] = entry
@@ -174,15 +176,15 @@ class Session:
     def _pack(self, link: Link, script: str, arguments: Sequence[Any]) -> bytes:
         return pack("EVALSHA", link.scripts[script].digest, 1, self.prefix, *arguments)
 
-    def _pack_take(self, link: Link, queues: tuple[str, ...]) -> bytes:
+    def _pack_take(self, link: Link, queues: tuple[str, ...], was_rung: bool) -> bytes:
         """One of the rotations of *queues*: whichever comes first is looked at first, so each has its turn."""
-        found = self._packed_takes.get(queues)
+        found = self._packed_takes.get((queues, was_rung))
         if found is None:
             if len(self._packed_takes) > 100:
                 self._packed_takes.clear()
             turns = [queues[n:] + queues[:n] for n in range(len(queues))]
-            found = [self._pack(link, "take", (self.id, *turn)) for turn in turns]
-            self._packed_takes[queues] = found
+            found = [self._pack(link, "take", (self.id, "r" if was_rung else "", *turn)) for turn in turns]
+            self._packed_takes[queues, was_rung] = found
         return found[0] if len(found) == 1 else found[int(_random.random() * len(found))]
 
     def _answer(self, pack: Callable[[Link], bytes] | None, patience: float, wake: WakePipe | None) -> Any:

@@ -208,6 +208,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
         if wake is None:
             wake = self._start_thread()
         deadline = None if timeout is None else SystemClock.monotonic() + timeout
+        was_rung = False
         while True:
             if local.wake_count != self._wake_count:
                 local.wake_count = self._wake_count
@@ -215,7 +216,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
                 return None
             left = LONGEST_WAIT if deadline is None else deadline - SystemClock.monotonic()
             try:
-                found = self._session.take(wanted, max(0.0, left), wake)
+                found = self._session.take(wanted, was_rung, max(0.0, left), wake)
             except Woken:
                 continue
             except LayerUnavailable:
@@ -230,7 +231,7 @@ class RedisChannelLayer(names.NameRules, ChannelLayer):
                 )
             if left <= 0:
                 return None
-            self._bells.wait(local.bells, min(found, left), wake)
+            was_rung = bool(self._bells.wait(local.bells, min(found, left), wake))
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
         entry: Entry = delivery.token

@@ -8,35 +8,63 @@ local o, so, sn, ss = P..'o:'..interface, P..'so:'..interface, P..'sn:'..interfa
 local was_open = true
 local handlers = {}
 
+-- Offers of this command, put into their queues together: queue -> entries; and number, reply channel of each.
+local waiting, order, numbers = {}, {}, {}
+
+local function put_offers()
+  if #numbers > 0 then call('HSET', o, unpack(numbers)) end
+  for _, queue in ipairs(order) do
+    local raws = waiting[queue]
+    local length = call('RPUSH', P..'q:'..queue, unpack(raws))
+    if length == #raws then
+      call('SADD', P..'queues', queue)
+      call('PEXPIRE', P..'queues', 14 * DAY)
+      if call('LLEN', P..'b:'..queue) == 0 then ring(queue) end
+    end
+    keep(P..'q:'..queue, 7 * DAY)
+    count(queue, 'm', #raws)
+  end
+  waiting, order, numbers = {}, {}, {}
+end
+
 -- Offer: number, queue, capacity (0: any number may wait), channel, reply channel, flags, lifetime, tail.
 handlers.O = {8, function(i)
   local number, queue, reply, flags = ARGV[i], ARGV[i + 1], ARGV[i + 4], tonumber(ARGV[i + 5])
   local capacity, lifetime = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 6])
-  if bit.band(flags, CLOSED) ~= 0 and not was_open then
-    tell(interface, 'Q', number)
-    return
+  if flags >= BEGUN then
+    if bit.band(flags, CLOSED) ~= 0 and not was_open then
+      tell(interface, 'Q', number)
+      return
+    end
+    if call('HEXISTS', o, number) == 1 then return end
+    if bit.band(flags, BEGUN) ~= 0 then
+      call('HSET', o, number, '')
+      tell(interface, 'X', number, 'W', 'lost')
+      return
+    end
   end
-  if call('HSETNX', o, number, reply) == 0 then return end
   if bit.band(flags, SOCKET) ~= 0 then call('HINCRBY', sn, reply, 1) end
-  if bit.band(flags, BEGUN) ~= 0 then
-    call('HSET', o, number, '')
-    tell(interface, 'X', number, 'W', 'lost')
-    return
-  end
-  if capacity > 0 and room(queue, capacity) <= 0 then
+  local raws = waiting[queue]
+  if capacity > 0 and room(queue, capacity) <= (raws and #raws or 0) then
     count(queue, 'f', 1)
     call('HSET', o, number, '')
     tell(interface, 'X', number, 'W', 'full')
     return
   end
-  local raw = struct.pack(HEADER, lifetime > 0 and now + lifetime or FOREVER, now, lifetime, 0, bit.band(flags, 7), 0,
-                          interface..':'..number, ARGV[i + 3], reply)..ARGV[i + 7]
-  put(queue, raw, lifetime)
-  count(queue, 'm', 1)
+  if not raws then
+    raws = {}
+    waiting[queue] = raws
+    order[#order + 1] = queue
+  end
+  raws[#raws + 1] = struct.pack(HEADER, lifetime > 0 and now + lifetime or FOREVER, now, lifetime, 0,
+                                bit.band(flags, 7), 0, interface..':'..number, ARGV[i + 3], reply)..ARGV[i + 7]
+  numbers[#numbers + 1] = number
+  numbers[#numbers + 1] = reply
 end}
 
 -- Withdraw: number, queue.
 handlers.W = {2, function(i)
+  put_offers()
   local id, key = interface..':'..ARGV[i], P..'q:'..ARGV[i + 1]
   for _, raw in ipairs(call('LRANGE', key, 0, 9999)) do
     local _, _, _, _, _, _, found = struct.unpack('>dddBBBs', raw)
@@ -113,6 +141,7 @@ end}
 
 -- It ends in order: what it has queued stays valid.
 handlers.B = {0, function()
+  put_offers()
   for _ = 1, 100 do if give_up_interface(interface, 1012, 500) then return end end
 end}
 
@@ -121,5 +150,6 @@ while i <= #ARGV do
   local handler = handlers[ARGV[i]]
   i = i + 1 + handler[1] + (handler[2](i + 1) or 0)
 end
+put_offers()
 keep(o, DAY)
 return 1

@@ -1,11 +1,26 @@
---# base queues inbox groups
 -- End a delivery and apply what its consumer sent, all or nothing. ARGV: client, seq, id, is_last, interface or '',
 -- number, notice for the interface, reply channel, session ('' unchanged, else 's' and its bytes), then per send its
 -- kind ('s': to a channel, 'g': to the group that stands at the place of the queue) and the nine fields of deliver.
 -- Returns 1; 0: a channel is full and nothing was done; -1: the lease was lost; -2: Redis does not know the delivery;
 -- or {channels or groups refused, how many} where is_last.
+local redis_call, prefix = redis.call, KEYS[1]
 local client, id, interface, number = ARGV[1], ARGV[3], ARGV[5], ARGV[6]
-if not is_first(client, ARGV[2]) then return 1 end
+local state = 0  -- 1: it is numbered, 2: and was in flight
+if #ARGV == 9 and ARGV[9] == '' and interface ~= '' then
+  if redis_call('INCR', prefix..'n:'..client) ~= tonumber(ARGV[2]) then
+    redis_call('DECR', prefix..'n:'..client)
+  elseif redis_call('HDEL', prefix..'w:'..client, id) == 0 then
+    state = 1
+  elseif redis_call('HSET', prefix..'o:'..interface, number, '') == 0 then
+    redis_call('XADD', prefix..'i:'..interface, '*', 'F', ARGV[7])
+    return 1
+  else
+    redis_call('HDEL', prefix..'o:'..interface, number)
+    state = 2
+  end
+end
+--# base queues inbox groups
+if state == 0 and not is_first(client, ARGV[2]) then return 1 end
 if #ARGV > 9 and ARGV[4] == '0' then
   local needed = {}
   for i = 10, #ARGV, 10 do
@@ -17,7 +32,7 @@ if #ARGV > 9 and ARGV[4] == '0' then
     end
   end
 end
-if call('HDEL', P..'w:'..client, id) == 0 then
+if state < 2 and call('HDEL', P..'w:'..client, id) == 0 then
   if call('SISMEMBER', P..'lost:'..client, id) == 1 then return -1 end
   return -2
 end

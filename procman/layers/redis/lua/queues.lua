@@ -56,10 +56,8 @@ local function put(queue, raw, lifetime, is_front)
   if length == 1 then
     call('SADD', P..'queues', queue)
     call('PEXPIRE', P..'queues', 14 * DAY)
-    ring(queue)
-  elseif is_front and call('LLEN', P..'b:'..queue) == 0 then
-    ring(queue)
   end
+  if (length == 1 or is_front) and call('LLEN', P..'b:'..queue) == 0 then ring(queue) end
   keep(key, lifetime > 0 and lifetime + 1000 or 7 * DAY)
 end
 
