@@ -192,6 +192,26 @@ class LayerSettings(_Settings):
         env="PROCMAN_LAYER_MAX_CHANNEL_BYTES",
         minimum=1024,
     )
+    layer_max_unsent_bytes: int = setting(
+        64 * MIB,
+        "Bytes that a process has not read from the layer; past it the layer gives up its connection.",
+        unit="bytes",
+        env="PROCMAN_LAYER_MAX_UNSENT_BYTES",
+        minimum=MIB,
+    )
+    layer_stall_timeout: float = setting(
+        30.0,
+        "A process that reads nothing of what waits for it, or stops within a frame, for this long is given up.",
+        unit="seconds",
+        env="PROCMAN_LAYER_STALL_TIMEOUT",
+        minimum=0.1,
+    )
+    layer_max_connections: int = setting(
+        4096,
+        "Connections to the layer process; a worker has one per thread and two more. Further ones are refused.",
+        env="PROCMAN_LAYER_MAX_CONNECTIONS",
+        minimum=4,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from procman.channels.signals import worker_ready
 from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers.base import Delivery
-from procman.layers.errors import LayerUnavailable
+from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 
 logger = logging.getLogger("django.channels")
 
@@ -174,7 +174,7 @@ class Worker(ConsumerRunner):
     def _layer_failed(self, error: Exception) -> None:
         # Logged once per outage: the supervisor tells already if the layer's process is the reason.
         if not self._outage:
-            is_expected = isinstance(error, LayerUnavailable)
+            is_expected = isinstance(error, LayerUnavailable | ProtocolMismatch)
             logger.error("the channel layer does not answer; trying again: %s", error, exc_info=not is_expected)
         self._outage = True
         select.select((), (), (), self._backoff)

@@ -80,16 +80,20 @@ class Unpacker:
     else of what it refused.
     """
 
-    __slots__ = ("_feed", "_unpacker")
+    __slots__ = ("_feed", "_unpacker", "fed", "tell")
 
     def __init__(self, limit: int) -> None:
+        self.fed = 0  # bytes in all
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=limit, max_array_len=65536, max_map_len=0, max_ext_len=0, strict_map_key=True
         )
         self._feed = self._unpacker.feed
+        # Right after a frame: the bytes up to its end. What is fed beyond that belongs to a frame that is not complete.
+        self.tell = self._unpacker.tell
 
     def feed(self, data: bytes) -> None:
         """Take in what has arrived. Raises ValueError when more than the limit would be buffered."""
+        self.fed += len(data)
         try:
             self._feed(data)
         except msgpack.BufferFull:

@@ -26,6 +26,10 @@ class MessageTooLarge(LayerError):
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
 
 
+class LimitReached(LayerError):
+    """A bound of the layer, other than that of a channel, was reached; the text says which."""
+
+
 class LayerUnavailable(LayerError):
     """The layer could not be reached: is `channels-run` (or `channels-run layer`) running for this project?"""
 

@@ -11,20 +11,26 @@ from collections.abc import Iterator
 class Groups:
     """Group -> member channels, each with a deadline."""
 
-    __slots__ = ("_groups",)
+    __slots__ = ("_groups", "count")
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, float]] = {}
+        self.count = 0  # of memberships
 
     def add(self, group: str, channel: str, deadline: float) -> None:
         """Make *channel* a member until *deadline*; adding it again renews the deadline."""
-        self._groups.setdefault(group, {})[channel] = deadline
+        members = self._groups.setdefault(group, {})
+        if channel not in members:
+            self.count += 1
+        members[channel] = deadline
 
     def discard(self, group: str, channel: str) -> None:
         """Remove *channel* from *group*; not a member is fine."""
         members = self._groups.get(group)
-        if members is not None and members.pop(channel, None) is not None and not members:
-            del self._groups[group]
+        if members is not None and members.pop(channel, None) is not None:
+            self.count -= 1
+            if not members:
+                del self._groups[group]
 
     def channels(self, group: str, now: float) -> list[str]:
         """The members of *group* at *now*."""
@@ -50,6 +56,7 @@ class Groups:
     def clear(self) -> None:
         """Forget everything."""
         self._groups.clear()
+        self.count = 0
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -58,15 +65,19 @@ class Groups:
 class HeldMembers:
     """The mirror of what interfaces hold: group -> interface -> channels. These memberships do not expire."""
 
-    __slots__ = ("_by_channel", "_groups")
+    __slots__ = ("_by_channel", "_groups", "count")
 
     def __init__(self) -> None:
         self._groups: dict[str, dict[str, set[str]]] = {}
         self._by_channel: dict[str, set[str]] = {}
+        self.count = 0  # of memberships
 
     def add(self, group: str, interface: str, channel: str) -> None:
         """*channel*, held by *interface*, is a member of *group*."""
-        self._groups.setdefault(group, {}).setdefault(interface, set()).add(channel)
+        channels = self._groups.setdefault(group, {}).setdefault(interface, set())
+        if channel not in channels:
+            self.count += 1
+        channels.add(channel)
         self._by_channel.setdefault(channel, set()).add(group)
 
     def discard(self, group: str, interface: str, channel: str) -> bool:
@@ -77,6 +88,7 @@ class HeldMembers:
         groups.discard(group)
         if not groups:
             del self._by_channel[channel]
+        self.count -= 1
         holders = self._groups[group]
         holders[interface].discard(channel)
         if not holders[interface]:
@@ -113,6 +125,7 @@ class HeldMembers:
         """Forget everything."""
         self._groups.clear()
         self._by_channel.clear()
+        self.count = 0
 
     def __len__(self) -> int:
         return len(self._groups)

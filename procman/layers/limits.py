@@ -17,6 +17,7 @@ GROUP_EXPIRY = 86400.0
 CAPACITY = 100
 MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 _CACHED_NAMES = 1024
+_MAX_PATTERNS = 1024
 
 
 class Limits:
@@ -67,7 +68,12 @@ class Limits:
     def from_wire(cls, data: Sequence[Any]) -> Limits:
         """The limits that ``to_wire`` described. Raises ValueError, TypeError or ConfigurationError for other data."""
         expiry, group_expiry, capacity, max_message_size, patterns = data
-        compiled = {re.compile(pattern, flags): count for pattern, flags, count in patterns}
+        if len(patterns) > _MAX_PATTERNS:
+            raise ValueError(f"channel_capacity has {len(patterns)} patterns, more than {_MAX_PATTERNS}")
+        try:
+            compiled = {re.compile(pattern, flags): count for pattern, flags, count in patterns}
+        except (re.error, RecursionError) as error:
+            raise ValueError(f"a pattern of channel_capacity does not compile: {error}") from error
         return cls(expiry, group_expiry, capacity, compiled, max_message_size)
 
 

@@ -9,6 +9,7 @@ nothing that is offered meanwhile is lost. Requests (``send`` and the like) wait
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import secrets
@@ -27,6 +28,8 @@ from procman.settings import ENV_NAME
 
 CONNECT_TIMEOUT = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
+_MISMATCH_PAUSE = 1.0
+logger = logging.getLogger("procman.layers")
 _random = random.Random()
 _WELCOME_TIMEOUT = 10.0
 _MEMBERS_PER_FRAME = 1000
@@ -109,6 +112,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
+        is_mismatch = False
         while not self._is_closing:
             protocol = _Protocol(self)
             try:
@@ -118,16 +122,22 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
                 protocol.write(frames.build_hello(role, self.limits, self.name, self._hub_id))
                 async with asyncio.timeout(_WELCOME_TIMEOUT):
                     await asyncio.shield(protocol.welcomed)
-                pause = _FIRST_PAUSE
+                pause, is_mismatch = _FIRST_PAUSE, False
                 await protocol.lost
             except (OSError, TimeoutError):
                 protocol.close()
             except (ProtocolMismatch, ConfigurationError) as error:
-                self._failure = error
                 protocol.close()
-                assert self._found is not None
-                self._found.set()
-                return
+                if self._hub_id is None:  # at the first attempt: ``connect`` raises it
+                    self._failure = error
+                    assert self._found is not None
+                    self._found.set()
+                    return
+                # A hub of another version has taken the place of the one that was served: what is open stays open
+                # until somebody restarts one of them.
+                if not is_mismatch:
+                    logger.error("%s", error)
+                is_mismatch, pause = True, _MISMATCH_PAUSE
             except asyncio.CancelledError:
                 protocol.close()
                 raise
@@ -135,7 +145,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
                 self._lost(protocol)
             if not self._is_closing:
                 await asyncio.sleep(pause * (0.5 + _random.random() / 2))
-                pause = min(_LONGEST_PAUSE, pause * 2)
+                pause = max(pause, min(_LONGEST_PAUSE, pause * 2))
 
     def _welcomed(self, protocol: Wire, hub_id: str, was_dead: bool) -> None:
         """The hub is there: report what is held, then let requests pass."""

@@ -24,6 +24,9 @@ MAX_PARKED = 4096
 MAX_NAMES = 4096
 # Finishes that wait for room or for their interface; a worker thread has one at most.
 MAX_FINISHES = 10_000
+# Offers and sockets of one interface: far above its own bounds (``--max-sockets``, ``--max-requests``).
+MAX_OFFERS = 1_000_000
+MAX_SOCKETS = 1_000_000
 # Memberships that clients have added, of sockets and other channels. What an interface reports to a hub that has
 # restarted was within this bound at its predecessor.
 MAX_MEMBERSHIPS = 1_000_000

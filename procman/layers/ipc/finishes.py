@@ -170,8 +170,8 @@ class Finishes(Registry):
             self.group_add(group, channel, 0.0)
         # What a consumer has sent before its end goes before its finish.
         for entry in self.switch.mailbox.take_all(prefix):
-            self.ledger.remove(entry)
             self.switch.push(served.peer, (frames.REPLY, entry.channel, entry.body))
+            self.after_end(entry, now)
         parts, self._early_parts = self._early_parts, []
         for part in parts:
             if not part.channel.startswith(prefix):

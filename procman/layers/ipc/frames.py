@@ -14,7 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from procman.layers.base import Offer
-from procman.layers.errors import ChannelFull, LayerError, MessageTooLarge, ProtocolMismatch, ReplyChannelGone
+from procman.layers.errors import (
+    ChannelFull,
+    LayerError,
+    LimitReached,
+    MessageTooLarge,
+    ProtocolMismatch,
+    ReplyChannelGone,
+)
 from procman.layers.limits import Limits
 from procman.settings import ENV_NAME
 
@@ -78,8 +85,8 @@ PART = 68  # channel, body, token, key: a reply whose sender waits for WRITTEN
 # Roles in HELLO.
 CLIENT, WORKER, WATCHER, INTERFACE = "client", "worker", "watcher", "interface"
 # Codes in ERROR, and the exceptions that they become: the connection is in order after these.
-FULL, GONE, TOO_LARGE = "full", "gone", "large"
-ANSWERED = (ChannelFull, ReplyChannelGone, MessageTooLarge)
+FULL, GONE, TOO_LARGE, BOUND = "full", "gone", "large", "bound"
+ANSWERED = (ChannelFull, ReplyChannelGone, MessageTooLarge, LimitReached)
 
 
 def limit_bytes(max_message_size: int) -> int:
@@ -95,6 +102,8 @@ def build_error(code: str, arguments: list[Any]) -> LayerError:
         return ReplyChannelGone(*arguments)
     if code == TOO_LARGE:
         return MessageTooLarge(*arguments)
+    if code == BOUND:
+        return LimitReached(f"the channel layer refused a request: {arguments[0]}")
     return LayerError(f"the layer refused a request: {code} {arguments}")
 
 
@@ -108,8 +117,10 @@ def check_welcome(frame: Any, address: str) -> tuple[str, bool, int]:
         return str(frame[2]), bool(frame[3]), int(frame[4])
     if isinstance(frame, list) and len(frame) == 3 and frame[0] == REFUSED:
         raise ProtocolMismatch(f"the layer at {address} refused this process: {frame[2]}")
+    version = frame[1] if isinstance(frame, list) and len(frame) > 1 and type(frame[1]) is int else "unknown"
     raise ProtocolMismatch(
-        f"the layer at {address} speaks another version than this process ({VERSION}): restart the older one"
+        f"the layer at {address} speaks protocol version {version}, this process {VERSION}: they were started from "
+        "different versions of procman; restart all of `channels-run`, and this process if it is not part of that"
     )
 
 

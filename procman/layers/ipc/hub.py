@@ -14,15 +14,17 @@ from typing import Any
 from procman.errors import ConfigurationError
 from procman.layers import codec
 from procman.layers.errors import LayerError
-from procman.layers.ipc import frames
-from procman.layers.ipc.bounds import MAX_PARKED, size_of
+from procman.layers.ipc import frames, shapes
+from procman.layers.ipc.bounds import MAX_FINISHES, MAX_MEMBERSHIPS, MAX_NAMES, MAX_PARKED, size_of
 from procman.layers.ipc.offers import Offers, served_by
-from procman.layers.ipc.peers import Entry, Frame, Log, Parked, Peer, SocketRecord
+from procman.layers.ipc.peers import UNKNOWN, Entry, Frame, Log, Parked, Peer, SocketRecord
 from procman.layers.ipc.queues import LOST
 from procman.layers.ipc.registry import BODY_END
 from procman.layers.limits import Limits
 from procman.layers.names import body_owner, local_prefix
 from procman.settings import LayerSettings
+
+_SHAPES = shapes.SHAPES
 
 
 class BadFrame(LayerError):
@@ -38,6 +40,7 @@ class Hub(Offers):
         self._early_discards: set[tuple[str, str]] = set()
         self._is_restart = False
         self._connections = 0
+        self.cut_count = 0  # connections refused or cut: frames that are none, no greeting, no reading
         self._handlers: dict[int, Callable[..., None]] = {
             frames.SEND: self._send,
             frames.SEND_AND_WAIT: self._send_and_wait,
@@ -83,6 +86,9 @@ class Hub(Offers):
             if not peer.role:
                 self._hello(peer, frame, now)
             else:
+                # ``shapes.check``, without the call: it is done for every frame.
+                if tuple(map(type, frame)) not in _SHAPES[frame[0]] or type(frame) is bytes:
+                    raise TypeError("its fields are not those of its operation")
                 self._handlers[frame[0]](peer, now, *frame[1:])
         except (
             TypeError,
@@ -147,15 +153,19 @@ class Hub(Offers):
     # -- any client ---------------------------------------------------------------------------------------------------
 
     def _hello(self, peer: Peer, frame: Any, now: float) -> None:
-        if frame[0] != frames.HELLO or frame[1] != frames.VERSION:
-            text = f"it speaks another version than this layer ({frames.VERSION}): restart the older one"
-            self.switch.push(peer, (frames.REFUSED, frames.VERSION, text))
-            raise BadFrame(f"a client was refused: {text}")
+        if type(frame) not in (list, tuple) or frame[0] != frames.HELLO:
+            raise ValueError("it is no greeting")
+        if frame[1] != frames.VERSION:
+            self._refuse_version(peer, frame[1])
+        shapes.check(frame)
         _, _, role, name, pid, limits, served_name, last_hub_id, process = frame
         if role not in (frames.CLIENT, frames.WORKER, frames.WATCHER, frames.INTERFACE):
             raise ValueError(f"unknown role {role!r}")
+        if role == frames.INTERFACE and (not served_name or "!" in served_name):
+            raise ValueError("an interface has a name without a mark")
+        shapes.check_names(process, served_name or "", last_hub_id or "")
         peer.limits = Limits.from_wire(limits)
-        peer.label, peer.pid, peer.role, peer.process = str(name)[:100], int(pid), role, str(process)
+        peer.label, peer.pid, peer.role, peer.process = name[:100], pid, role, process
         if role == frames.WATCHER:
             self.switch.watchers[peer.process] = peer
         elif role == frames.WORKER:
@@ -170,9 +180,20 @@ class Hub(Offers):
             )
         self.switch.push(peer, (frames.WELCOME, frames.VERSION, self.hub_id, was_dead, peer.number))
 
+    def _refuse_version(self, peer: Peer, version: Any) -> None:
+        """Tell *peer*, in the one frame that all versions understand, and the log what has to be done."""
+        version = version if type(version) is int else "unknown"
+        text = (
+            f"its protocol version is {version}, that of the layer process is {frames.VERSION}. They were started "
+            "from different versions of procman: restart all of `channels-run` and everything else that uses this "
+            "layer (shells, cron, gunicorn, Celery)"
+        )
+        self.switch.push(peer, (frames.REFUSED, frames.VERSION, text))
+        raise BadFrame(f"a client was refused: {text}")
+
     def _entry(self, peer: Peer, channel: str, body: bytes, reply_channel: str | None, now: float) -> Entry:
-        if type(channel) is not str or type(body) is not bytes:
-            raise TypeError("a channel is a str and a body is bytes")
+        if len(channel) > shapes.MAX_NAME:
+            raise ValueError("a channel with a long name")
         deadline = now + peer.limits.expiry
         return Entry(self.new_key(), channel, local_prefix(channel), body, reply_channel, deadline, now)
 
@@ -194,8 +215,7 @@ class Hub(Offers):
         self.switch.push(peer, (frames.OK, rid, None))
 
     def _send_and_wait(self, peer: Peer, now: float, rid: int, channel: str, body: bytes, key: str) -> None:
-        if type(channel) is not str or type(body) is not bytes or type(key) is not str:
-            raise TypeError("a part has a channel, a body and a key")
+        shapes.check_names(channel, key)
         served = self.receiver(channel)
         if served is not None:
             self.reply_and_wait(peer, rid, served, channel, body, key)
@@ -210,6 +230,8 @@ class Hub(Offers):
         self, peer: Peer, now: float, rid: int, channel: str, body: bytes, reply_channel: str | None
     ) -> None:
         entry = self._entry(peer, channel, body, reply_channel, now)
+        if rid in peer.receivers or rid in peer.parked:
+            raise ValueError("a request number that waits already")
         capacity, size = peer.limits.capacity_of(channel), size_of(body)
         if self.owner(channel) is not None or self.switch.has_room(entry.queue, capacity, now, size=size):
             self._send(peer, now, rid, channel, body, reply_channel)
@@ -225,21 +247,37 @@ class Hub(Offers):
     def _receive(
         self, peer: Peer, now: float, rid: int, channels: list[str], block: bool, timeout: float | None
     ) -> None:
+        shapes.check_channels(channels)
+        if timeout is not None:
+            shapes.check_timeout(timeout)
         name = channels[0]
+        if rid in peer.receivers or rid in peer.parked:
+            raise ValueError("a request number that waits already")
+        if peer.receivers and sum(len(one.channels) for one in peer.receivers.values()) + len(channels) > MAX_NAMES:
+            self._bound(peer, rid, "too many receives wait on this connection")
+            return
         if block and name not in self.switch.mailbox.queues and body_owner(name) in self.dead:
             self.switch.push(peer, (frames.OK, rid, (name, BODY_END)))
         else:
             self.switch.receive(peer, rid, channels, timeout if block else 0.0, now)
 
+    def _bound(self, peer: Peer, rid: int, text: str) -> None:
+        self.switch.push(peer, (frames.ERROR, rid, frames.BOUND, (text,)))
+
     def _cancel(self, peer: Peer, now: float, rid: int) -> None:
         self.switch.cancel(peer, rid)
 
     def _group_add(self, peer: Peer, now: float, rid: int, group: str, channel: str) -> None:
+        shapes.check_names(group, channel)
+        if self.members.count + self.ordinary.count >= MAX_MEMBERSHIPS:
+            self._bound(peer, rid, f"it keeps {MAX_MEMBERSHIPS} group memberships, the most there may be")
+            return
         self._early_discards.discard((group, channel))
         self.group_add(group, channel, now + peer.limits.group_expiry)
         self.switch.push(peer, (frames.OK, rid, None))
 
     def _group_discard(self, peer: Peer, now: float, rid: int, group: str, channel: str) -> None:
+        shapes.check_names(group, channel)
         served = self.owner(channel)
         is_unreported = "!" in channel and (served is None or not served.has_reported)
         if is_unreported and now < self.grace_end and len(self._early_discards) < 10_000:
@@ -248,6 +286,7 @@ class Hub(Offers):
         self.switch.push(peer, (frames.OK, rid, None))
 
     def _group_send(self, peer: Peer, now: float, rid: int, group: str, body: bytes) -> None:
+        shapes.check_names(group)
         self.group_send(group, body, peer, now)
         self.switch.push(peer, (frames.OK, rid, None))
 
@@ -269,6 +308,8 @@ class Hub(Offers):
         if channel is None:
             found = self.switch.mailbox.statistics(now) | self.statistics()
             found["workers"] = len(self.switch.workers)
+            found["connections"] = len(self.peers)
+            found["connections_cut_count"] = self.cut_count
         else:
             found = self.switch.mailbox.statistics(now, [local_prefix(channel)])
         self.switch.push(peer, (frames.OK, rid, codec.encode(found)))
@@ -277,6 +318,7 @@ class Hub(Offers):
 
     def _take(self, peer: Peer, now: float, channels: list[str] | None) -> None:
         if channels is not None:
+            shapes.check_channels(channels)
             peer.channels = frozenset(channels)
         self.switch.take(peer, now)
 
@@ -286,6 +328,8 @@ class Hub(Offers):
     def _finish(
         self, peer: Peer, now: float, key: str, sends: list[Any], session: bytes | None, is_resent: bool
     ) -> None:
+        if len(key) > shapes.MAX_NAME:
+            raise ValueError("a long key")
         for name, body, is_group in sends:
             if type(name) is not str or type(body) is not bytes or type(is_group) is not bool:
                 raise TypeError("a send is a name, bytes and whether it is a group")
@@ -304,6 +348,9 @@ class Hub(Offers):
     def _running(self, peer: Peer, now: float, running: list[Any]) -> None:
         """A worker process runs these since before the hub began, or since before its connection broke."""
         for key, channel, deaths in running:
+            shapes.check_names(key, channel)
+            if type(deaths) is not int or not UNKNOWN <= deaths <= 2 or len(peer.holds) >= MAX_FINISHES:
+                raise ValueError("a worker runs fewer messages, with fewer attempts")
             if key in self.switch.in_flight or self.is_ended(key):
                 continue
             entry = self.offered.get(key) or self.switch.again.get(key)
@@ -320,9 +367,13 @@ class Hub(Offers):
     # -- interfaces ---------------------------------------------------------------------------------------------------
 
     def _opened(self, peer: Peer, now: float, reply_channel: str, path: str, order: int, session: bytes | None) -> None:
-        self.opened(served_by(peer), SocketRecord(reply_channel, path, order, session))
+        shapes.check_names(reply_channel)
+        shapes.check_number(order)
+        self.opened(served_by(peer), SocketRecord(reply_channel, path[: shapes.MAX_PATH], order, session))
 
     def _closed(self, peer: Peer, now: float, reply_channel: str, disconnect: list[Any] | None) -> None:
+        if disconnect is not None:
+            shapes.check([frames.OFFER, *disconnect])
         served = served_by(peer)
         was_open = self.closed(served, reply_channel, now)
         if disconnect is None:
@@ -334,6 +385,7 @@ class Hub(Offers):
 
     def _members(self, peer: Peer, now: float, group: str, channels: list[str]) -> None:
         served = served_by(peer)
+        shapes.check_names(group, *channels)
         for channel in channels:
             if (group, channel) in self._early_discards:
                 self._early_discards.discard((group, channel))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from procman.layers.ipc.bounds import size_of
+from procman.layers.ipc import shapes
+from procman.layers.ipc.bounds import MAX_OFFERS, size_of
 from procman.layers.ipc.finishes import Finishes
 from procman.layers.ipc.peers import UNKNOWN, Entry, Peer, Served
 from procman.layers.ipc.queues import LOST
@@ -39,8 +40,10 @@ class Offers(Finishes):
     ) -> None:
         """*peer* offers a frame, for the first time or *is_again* to a hub that knows nothing of it."""
         served = served_by(peer)
-        if type(number) is not int or type(channel) is not str or type(body) is not bytes:
-            raise TypeError("an offer has a number, a channel and a body")
+        shapes.check_number(number)
+        shapes.check_names(channel, reply_channel)
+        if len(served.offers) >= MAX_OFFERS:
+            raise ValueError("too many offers")
         if number in served.offers:
             return
         key = f"{served.name}:{number}"

@@ -13,7 +13,7 @@ from typing import Any
 from procman.layers import codec
 from procman.layers.groups import Groups, HeldMembers
 from procman.layers.ipc import frames
-from procman.layers.ipc.bounds import OVERHEAD_BYTES, Throttle, size_of
+from procman.layers.ipc.bounds import MAX_SOCKETS, OVERHEAD_BYTES, Throttle, size_of
 from procman.layers.ipc.peers import Entry, Peer, Served, SocketRecord
 from procman.layers.ipc.queues import DONE, DROPPED, EXPIRED
 from procman.layers.ipc.switch import Switch
@@ -134,6 +134,8 @@ class Registry:
             record.session = None
             self._not_mirrored(record, self.switch.now)
         old = served.sockets.get(record.reply_channel)
+        if old is None and len(served.sockets) >= MAX_SOCKETS:
+            raise ValueError("too many sockets")
         if old is not None:
             self.ledger.remove(old)
         self.ledger.add(record, _size_of_record(record))

@@ -1,5 +1,7 @@
 """The asyncio client at a real hub."""
 
+import logging
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,9 +11,10 @@ from typing import Any
 import pytest
 
 from procman.errors import ConfigurationError
+from procman.layers import codec
 from procman.layers.base import Send
-from procman.layers.errors import LayerUnavailable
-from procman.layers.ipc import IPCChannelLayer
+from procman.layers.errors import LayerUnavailable, ProtocolMismatch
+from procman.layers.ipc import IPCChannelLayer, frames
 from procman.layers.ipc.aio import AsyncIPCLayer
 from tests.layers.conformance import Blocking, ConformanceSuite, Make
 from tests.layers.conformance_interface import CHANNELS, InterfaceSuite, MakeInterface, take
@@ -183,3 +186,57 @@ def test_serving_after_connecting_is_refused(loop: LoopThread, shared_hub: HubPr
     with pytest.raises(ConfigurationError):
         layer.serve(object())  # type: ignore[arg-type]
     loop.run(layer.close())
+
+
+def test_an_interface_says_once_that_the_hub_is_of_another_version_and_comes_back_to_its_own(
+    loop: LoopThread, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = f"{tmp_path}/hub.sock"
+    welcome = (frames.WELCOME, frames.VERSION, "one", False, 1)
+    refusal = (frames.REFUSED, 99, "restart all of `channels-run`")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(4)
+        listener.settimeout(20)
+
+        def answer(frame: tuple[Any, ...]) -> socket.socket:
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(codec.pack(frame))
+            return connection
+
+        thread = threading.Thread(target=lambda: answer(welcome).close())
+        thread.start()
+        interface = RecordingInterface(f"ipc://{path}", loop)
+        thread.join(10)
+        answer(refusal).close()
+        answer(refusal).close()
+        with answer(welcome):
+            wait_until(lambda: interface.found_count == 2)
+            interface.close()
+    lines = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(lines) == 1
+    assert "restart all of `channels-run`" in lines[0]
+
+
+def test_the_first_connection_to_a_hub_of_another_version_fails_with_what_to_do(
+    loop: LoopThread, tmp_path: Path
+) -> None:
+    path = f"{tmp_path}/hub.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(codec.pack((frames.WELCOME, 2, "old", False)))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        layer = AsyncIPCLayer(f"ipc://{path}")
+        with pytest.raises(ProtocolMismatch, match=r"version 2, this process 3.*restart all of"):
+            loop.run(layer.connect(5))
+        loop.run(layer.close())
+        thread.join(10)

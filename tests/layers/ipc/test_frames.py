@@ -38,3 +38,11 @@ def test_a_welcome_tells_the_hub_and_whether_the_name_was_dead() -> None:
 def test_other_answers_say_what_to_do(frame: Any) -> None:
     with pytest.raises(ProtocolMismatch, match="ipc:///x"):
         frames.check_welcome(frame, "ipc:///x")
+
+
+@pytest.mark.parametrize(
+    "frame", [[frames.WELCOME, 2, "hub", False], [frames.WELCOME, 99, "hub", False, 1, "more"], "no"]
+)
+def test_a_hub_of_another_version_is_named_with_what_to_do(frame: object) -> None:
+    with pytest.raises(ProtocolMismatch, match=r"restart all of `channels-run`, and this process"):
+        frames.check_welcome(frame, "ipc:///x")
