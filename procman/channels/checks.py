@@ -34,7 +34,7 @@ def check_layers(app_configs: Any = None, manager: ChannelLayerManager | None = 
                 found.append(
                     checks.Warning(
                         f"{place} lives in the memory of one process: interface and workers do not meet in it.",
-                        hint="Use procman.layers.ipc.IPCChannelLayer; the in-memory layer is for tests.",
+                        hint="Use procman.layers.ipc.IPCChannelLayer; the in-memory layer is for tests and runserver.",
                         id="procman_channels.W001",
                     )
                 )

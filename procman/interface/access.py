@@ -1,10 +1,13 @@
 """One log line per finished request and per step of a WebSocket's life.
 
-Pure: builds the text. Everything that a client chose is escaped, so no request can forge a line.
+Pure: builds the text. Everything that a client chose is escaped, so no request can forge a line. Records carry the
+facts too, as ``action`` (one of the words below) and ``details``, for handlers that write lines of their own; there
+nothing is escaped.
 """
 
 from procman.log import escape
 
+REQUEST = "REQUEST"
 CONNECT, ACCEPT, REJECT, DISCONNECT = "CONNECT", "ACCEPT", "REJECT", "DISCONNECT"
 
 

@@ -261,7 +261,15 @@ class Application:
                 line = access.request_line(
                     scope["method"], scope["path"], exchange.status, exchange.size, duration, client
                 )
-                access_logger.info("%s", line)
+                details = {
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": exchange.status,
+                    "size": exchange.size,
+                    "time_taken": duration,
+                    "client": client,
+                }
+                access_logger.info("%s", line, extra={"action": access.REQUEST, "details": details})
 
     async def _run(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -217,7 +217,7 @@ class InterfaceServer:
 
 def run_interface(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
     """Serve *project* on *sockets*, which are listening, until SIGTERM or SIGINT; the exit status."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, project, sockets))
 
 
@@ -263,7 +263,8 @@ def make_layer(project: ProjectConfiguration) -> AsyncChannelLayer:
     return AsyncIPCLayer(project.layer, **options)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop of an interface: uvloop's, where it is installed."""
     try:
         import uvloop
     except ImportError:

@@ -387,7 +387,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _log(self, step: str, detail: str = "") -> None:
         if self.site.settings.access_log:
-            access_logger.info("%s", access.socket_line(step, self.path, self.client, detail))
+            line = access.socket_line(step, self.path, self.client, detail)
+            access_logger.info(
+                "%s", line, extra={"action": step, "details": {"path": self.path, "client": self.client}}
+            )
 
     # -- replies.Client ----------------------------------------------------------------------------------------------
 

@@ -75,11 +75,12 @@ class Desk:
             return None
         return None if frame is _LOOK else frame
 
-    def __del__(self) -> None:
-        # A thread that ends takes its desk with it; a layer that ends takes all of them, and nobody has died.
-        with suppress(AttributeError):
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # A thread that ends takes its desk with it; a layer or an interpreter that ends takes all of them, and nobody
+        # has died. Names of this module may be gone then.
+        if hasattr(self, "peer") and not is_finalizing():
             local = self._local()
-            if local is not None and not sys.is_finalizing():
+            if local is not None:
                 local.forget_soon(self.peer)
 
 

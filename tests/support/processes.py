@@ -74,6 +74,7 @@ class Site:
             if name not in ("PORT", "WEB_CONCURRENCY", "DJANGO_SETTINGS_MODULE", "PROCMAN_LAYER")
         } | dict(environ or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self.is_session = False  # whether it is to have a session of its own, as below a terminal
 
     @property
     def pid(self) -> int:
@@ -89,7 +90,13 @@ class Site:
         """Start and wait for the line that says that the site answers; ``url`` is what it names."""
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=self.directory, env=self.environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.command,
+                cwd=self.directory,
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=self.is_session,
             )
         found = self.wait_for_line(ready, timeout)
         self.url = found[1].replace("0.0.0.0", "127.0.0.1")
