@@ -9,6 +9,7 @@ nothing that is offered meanwhile is lost. Requests (``send`` and the like) wait
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import random
@@ -209,25 +210,36 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    async def _request(self, operation: int, *arguments: Any, is_repeatable: bool = True) -> Any:
-        for attempt in (1, 2, 3):
+    async def _request(
+        self, operation: int, *arguments: Any, is_repeatable: bool = True, is_endless: bool = False
+    ) -> Any:
+        for attempt in itertools.count(1):
             protocol = self._protocol or await self._wait_connected(self.connect_timeout)
             self._rid += 1
             rid = self._rid
             future = self._requests[rid] = asyncio.get_running_loop().create_future()
             protocol.write((operation, rid, *arguments))
             try:
-                return await future
+                # Shielded, a receive that is cancelled still hears its answer: there may be a message in it.
+                return await (asyncio.shield(future) if operation == frames.RECEIVE else future)
             except _Lost:
-                if attempt == 3 or self._is_closing or not is_repeatable:
+                if self._is_closing or not is_repeatable or (attempt >= 3 and not is_endless):
                     break
             except asyncio.CancelledError:
-                if self._protocol is protocol and operation in (frames.RECEIVE, frames.SEND_WHEN_ROOM):
+                if operation in (frames.RECEIVE, frames.SEND_WHEN_ROOM) and self._protocol is protocol:
                     protocol.write((frames.CANCEL, rid))
+                if operation == frames.RECEIVE:
+                    future.add_done_callback(self._give_back)
                 raise
             finally:
-                self._requests.pop(rid, None)
+                if future.done() or operation != frames.RECEIVE:
+                    self._requests.pop(rid, None)
         raise LayerUnavailable(f"the channel layer at {self.address} went away before it answered")
+
+    def _give_back(self, future: asyncio.Future[Any]) -> None:
+        """Nobody waited any more for this answer to a receive; if there is a message in it, somebody else gets it."""
+        if not future.cancelled() and future.exception() is None and future.result() is not None:
+            self._tell(frames.RETURN, *future.result())
 
     async def send(self, channel: str, message: Message) -> None:
         names.check_channel(channel)
@@ -240,7 +252,8 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
     async def receive_many(
         self, channels: Sequence[str], block: bool = False, timeout: float | None = None
     ) -> tuple[str | None, dict[str, Any] | None]:
-        found = await self._request(frames.RECEIVE, names.check_receive(channels), block, timeout)
+        wanted = names.check_receive(channels)
+        found = await self._request(frames.RECEIVE, wanted, block, timeout, is_endless=block)
         return (None, None) if found is None else (found[0], codec.decode(found[1]))
 
     async def new_channel(self, pattern: str) -> str:
@@ -317,7 +330,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
     def _arrived(self, frame: Any) -> None:
         operation = frame[0]
         if operation in (frames.OK, frames.ERROR):
-            future = self._requests.get(frame[1])
+            future = self._requests.pop(frame[1], None)
             if future is not None and not future.done():
                 if operation == frames.OK:
                     future.set_result(frame[2])

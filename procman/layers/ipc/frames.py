@@ -36,13 +36,14 @@ SEND = 2  # rid, channel, body, reply channel or None
 SEND_AND_WAIT = 3  # rid, channel, body, key: the same when it is sent again
 SEND_WHEN_ROOM = 4  # rid, channel, body, reply channel or None
 RECEIVE = 5  # rid, channels, block, timeout in seconds or None
-CANCEL = 6  # rid of a RECEIVE or SEND_WHEN_ROOM
+CANCEL = 6  # rid of a RECEIVE or SEND_WHEN_ROOM: answered with None, or has been answered
 GROUP_ADD = 7  # rid, group, channel
 GROUP_DISCARD = 8  # rid, group, channel
 GROUP_SEND = 9  # rid, group, body
 GROUP_CHANNELS = 10  # rid, group
 FLUSH = 11  # rid
 STATISTICS = 12  # rid, channel or None
+RETURN = 13  # channel, body: what a RECEIVE got for which nobody waits any more
 
 # -- client to hub: workers -------------------------------------------------------------------------------------------
 TAKE = 20  # channels, or None for those of the last TAKE
@@ -121,6 +122,15 @@ def check_welcome(frame: Any, address: str) -> tuple[str, bool, int]:
     raise ProtocolMismatch(
         f"the layer at {address} speaks protocol version {version}, this process {VERSION}: they were started from "
         "different versions of procman; restart all of `channels-run`, and this process if it is not part of that"
+    )
+
+
+def describe_mismatch(version: Any) -> str:
+    """What a client of another *version* is told."""
+    return (
+        f"its protocol version is {version if type(version) is int else 'unknown'}, that of the layer process is "
+        f"{VERSION}. They were started from different versions of procman: restart all of `channels-run` and "
+        "everything else that uses this layer (shells, cron, gunicorn, Celery)"
     )
 
 

@@ -1,8 +1,21 @@
 """The state of the IPC layer and its rules: (connection, frame, now) -> frames to write and records to log.
 
 Pure: ``server.py`` moves the bytes, ``switch.py`` holds ordinary channels, ``registry.py`` interfaces and groups,
-``finishes.py`` the ends of deliveries. This file takes frames apart and rebuilds what a restart lost from what the
-clients report. A frame that cannot be understood raises ``BadFrame``: its connection is to be closed.
+``offers.py`` what interfaces offer, ``finishes.py`` the ends of deliveries. This file takes frames apart and rebuilds
+what a restart lost from what the clients report. A frame that cannot be understood raises ``BadFrame``: its connection
+is to be closed.
+
+Bounds (the numbers are in ``bounds.py``, the flags in ``settings.LayerSettings``): all that is held, and what waits on
+one channel, in bytes; waiting messages by the sender's capacity; frames of open sockets by their interface, one each;
+messages in flight by the threads that take, each a few; parked sends and receives per connection; finishes that wait;
+mirrored sessions, 64 KiB each; memberships; names of dead interfaces, finishes that were decided, reply tokens and what
+comes too early after a restart, by count. Connections and their bytes in both directions: ``server.py``.
+
+When a hub dies, what interfaces, workers and waiting senders hold comes to its successor: requests and frames of open
+sockets, the sockets themselves with their sessions and groups, finishes that were not acknowledged, messages that
+workers run, sends that were not answered. Lost is what only the hub had: messages that waited, paused or were deferred
+on channels of consumers, disconnects of an interface that had died before, and memberships of channels that are no open
+sockets. A send that waited for room fails with ``LayerUnavailable``.
 """
 
 from __future__ import annotations
@@ -17,10 +30,9 @@ from procman.layers.errors import LayerError
 from procman.layers.ipc import frames, shapes
 from procman.layers.ipc.bounds import MAX_FINISHES, MAX_MEMBERSHIPS, MAX_NAMES, MAX_PARKED, size_of
 from procman.layers.ipc.offers import Offers, served_by
-from procman.layers.ipc.peers import UNKNOWN, Entry, Frame, Log, Parked, Peer, SocketRecord
+from procman.layers.ipc.peers import UNKNOWN, Entry, Frame, Log, Parked, Peer
 from procman.layers.ipc.queues import LOST
 from procman.layers.ipc.registry import BODY_END
-from procman.layers.limits import Limits
 from procman.layers.names import body_owner, local_prefix
 from procman.settings import LayerSettings
 
@@ -53,6 +65,7 @@ class Hub(Offers):
             frames.GROUP_CHANNELS: self._group_channels,
             frames.FLUSH: self._flush,
             frames.STATISTICS: self._statistics,
+            frames.RETURN: self._return,
             frames.TAKE: self._take,
             frames.UNTAKE: self._untake,
             frames.FINISH: self._finish,
@@ -61,8 +74,8 @@ class Hub(Offers):
             frames.RECALLED: self._recalled,
             frames.OFFER: self.offer,
             frames.WITHDRAW: self.withdraw,
-            frames.OPENED: self._opened,
-            frames.CLOSED: self._closed,
+            frames.OPENED: self.socket_opened,
+            frames.CLOSED: self.socket_closed,
             frames.MEMBERS: self._members,
             frames.REPORTED: self._reported,
             frames.GROUP_GONE: self._group_gone,
@@ -157,37 +170,26 @@ class Hub(Offers):
             raise ValueError("it is no greeting")
         if frame[1] != frames.VERSION:
             self._refuse_version(peer, frame[1])
-        shapes.check(frame)
-        _, _, role, name, pid, limits, served_name, last_hub_id, process = frame
-        if role not in (frames.CLIENT, frames.WORKER, frames.WATCHER, frames.INTERFACE):
-            raise ValueError(f"unknown role {role!r}")
-        if role == frames.INTERFACE and (not served_name or "!" in served_name):
-            raise ValueError("an interface has a name without a mark")
-        shapes.check_names(process, served_name or "", last_hub_id or "")
-        peer.limits = Limits.from_wire(limits)
+        role, name, pid, peer.limits, served_name, last_hub_id, process = shapes.read_greeting(frame)
         peer.label, peer.pid, peer.role, peer.process = name[:100], pid, role, process
         if role == frames.WATCHER:
             self.switch.watchers[peer.process] = peer
         elif role == frames.WORKER:
             self.switch.workers[peer] = None
-        was_dead = self.serve(peer, served_name) if role == frames.INTERFACE else False
+        was_dead = self.serve(peer, served_name or "") if role == frames.INTERFACE else False
         if last_hub_id not in (None, self.hub_id) and now < self.grace_end and not self._is_restart:
             self._is_restart = True
             self.switch.log(
                 logging.WARNING,
-                "the channel layer has restarted: messages that waited in its predecessor are lost, except requests "
-                "and frames of open sockets, which the interfaces offer again",
+                "the channel layer has restarted. Lost, in a number that nobody knows: messages that waited in its "
+                "predecessor on channels of consumers (not requests or frames of open sockets: the interfaces offer "
+                "them again), and group memberships of channels that are no open sockets",
             )
         self.switch.push(peer, (frames.WELCOME, frames.VERSION, self.hub_id, was_dead, peer.number))
 
     def _refuse_version(self, peer: Peer, version: Any) -> None:
         """Tell *peer*, in the one frame that all versions understand, and the log what has to be done."""
-        version = version if type(version) is int else "unknown"
-        text = (
-            f"its protocol version is {version}, that of the layer process is {frames.VERSION}. They were started "
-            "from different versions of procman: restart all of `channels-run` and everything else that uses this "
-            "layer (shells, cron, gunicorn, Celery)"
-        )
+        text = frames.describe_mismatch(version)
         self.switch.push(peer, (frames.REFUSED, frames.VERSION, text))
         raise BadFrame(f"a client was refused: {text}")
 
@@ -265,7 +267,15 @@ class Hub(Offers):
         self.switch.push(peer, (frames.ERROR, rid, frames.BOUND, (text,)))
 
     def _cancel(self, peer: Peer, now: float, rid: int) -> None:
-        self.switch.cancel(peer, rid)
+        if rid in peer.receivers or rid in peer.parked:
+            self.switch.cancel(peer, rid)
+            self.switch.push(peer, (frames.OK, rid, None))
+
+    def _return(self, peer: Peer, now: float, channel: str, body: bytes) -> None:
+        """Nobody waited any more for the message that *peer* was given: it goes before the others, uncounted."""
+        entry = self._entry(peer, channel, body, None, now)
+        self.ledger.add(entry, size_of(body))
+        self.switch.put_first([entry], now)
 
     def _group_add(self, peer: Peer, now: float, rid: int, group: str, channel: str) -> None:
         shapes.check_names(group, channel)
@@ -365,23 +375,6 @@ class Hub(Offers):
         self.switch.recalled(peer, begun, last, now)
 
     # -- interfaces ---------------------------------------------------------------------------------------------------
-
-    def _opened(self, peer: Peer, now: float, reply_channel: str, path: str, order: int, session: bytes | None) -> None:
-        shapes.check_names(reply_channel)
-        shapes.check_number(order)
-        self.opened(served_by(peer), SocketRecord(reply_channel, path[: shapes.MAX_PATH], order, session))
-
-    def _closed(self, peer: Peer, now: float, reply_channel: str, disconnect: list[Any] | None) -> None:
-        if disconnect is not None:
-            shapes.check([frames.OFFER, *disconnect])
-        served = served_by(peer)
-        was_open = self.closed(served, reply_channel, now)
-        if disconnect is None:
-            return
-        if was_open:
-            self.offer(peer, now, *disconnect)
-        else:  # it has been run; this offer ends here
-            self.switch.push(peer, (frames.FINISHED, disconnect[0], None, ()))
 
     def _members(self, peer: Peer, now: float, group: str, channels: list[str]) -> None:
         served = served_by(peer)

@@ -6,11 +6,13 @@ Pure. Bounds: requests (``is_bounded``) by capacity and bytes; frames of open so
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
-from procman.layers.ipc import shapes
+from procman.layers.ipc import frames, shapes
 from procman.layers.ipc.bounds import MAX_OFFERS, size_of
 from procman.layers.ipc.finishes import Finishes
-from procman.layers.ipc.peers import UNKNOWN, Entry, Peer, Served
+from procman.layers.ipc.peers import UNKNOWN, Entry, Peer, Served, SocketRecord
 from procman.layers.ipc.queues import LOST
 from procman.layers.mailbox import FOREVER
 from procman.layers.names import local_prefix
@@ -77,6 +79,26 @@ class Offers(Finishes):
             batch.entry = entry  # applied once its interface has reported, or there is room
         elif entry.holder is None and not (is_again and self._decide_again(entry, is_begun, now)):
             self.switch.enqueue(entry, now)
+
+    def socket_opened(
+        self, peer: Peer, now: float, reply_channel: str, path: str, order: int, session: bytes | None
+    ) -> None:
+        """*peer* has accepted a socket."""
+        shapes.check_names(reply_channel)
+        shapes.check_number(order)
+        self.opened(served_by(peer), SocketRecord(reply_channel, path[: shapes.MAX_PATH], order, session))
+
+    def socket_closed(self, peer: Peer, now: float, reply_channel: str, disconnect: Sequence[Any] | None) -> None:
+        """A socket of *peer* has ended; *disconnect* is queued if it is still owed."""
+        if disconnect is not None:
+            shapes.check([frames.OFFER, *disconnect])
+        was_open = self.closed(served_by(peer), reply_channel, now)
+        if disconnect is None:
+            return
+        if was_open:
+            self.offer(peer, now, *disconnect)
+        else:  # it has been run; this offer ends here
+            self.switch.push(peer, (frames.FINISHED, disconnect[0], None, ()))
 
     def after_end(self, entry: Entry, now: float) -> None:
         if self._held:

@@ -7,10 +7,11 @@ What is inside lists, and the ranges of numbers and lengths, is checked by the f
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 from procman.layers.ipc import frames
 from procman.layers.ipc.bounds import MAX_NAMES
+from procman.layers.limits import Limits
 
 # Names have fewer than 100 characters; keys are the name of an interface and a number, or what a client made up.
 MAX_NAME = 255
@@ -35,6 +36,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     frames.GROUP_CHANNELS: (_I, _S),
     frames.FLUSH: (_I,),
     frames.STATISTICS: (_I, _S0),
+    frames.RETURN: (_S, _B),
     frames.TAKE: (_L0,),
     frames.UNTAKE: (),
     frames.FINISH: (_S, _L, _B0, _F),
@@ -58,6 +60,30 @@ def check(frame: Any) -> None:
     """Accept *frame*. Raises TypeError, KeyError or IndexError."""
     if type(frame) not in (list, tuple) or tuple(map(type, frame)) not in SHAPES[frame[0]]:
         raise TypeError("its fields are not those of its operation")
+
+
+class Greeting(NamedTuple):
+    """What a client says of itself."""
+
+    role: str
+    label: str
+    pid: int
+    limits: Limits
+    served_name: str | None
+    last_hub_id: str | None
+    process: str
+
+
+def read_greeting(frame: Any) -> Greeting:
+    """The fields of a ``HELLO`` of this version. Raises TypeError, ValueError or ConfigurationError."""
+    check(frame)
+    _, _, role, label, pid, limits, served_name, last_hub_id, process = frame
+    if role not in (frames.CLIENT, frames.WORKER, frames.WATCHER, frames.INTERFACE):
+        raise ValueError(f"unknown role {role!r}")
+    if role == frames.INTERFACE and (not served_name or "!" in served_name):
+        raise ValueError("an interface has a name without a mark")
+    check_names(process, served_name or "", last_hub_id or "")
+    return Greeting(role, label, pid, Limits.from_wire(limits), served_name, last_hub_id, process)
 
 
 def check_names(*names: Any) -> None:

@@ -112,7 +112,7 @@ class Switch(Queues):
         for entry in returned:
             del peer.holds[entry.key], self.in_flight[entry.key]
             entry.holder = None
-        self._put_first(returned, now)
+        self.put_first(returned, now)
 
     def unqueue(self, entry: Entry) -> None:
         """Take *entry* from where it waits."""
@@ -284,7 +284,7 @@ class Switch(Queues):
         self.push(watcher, (frames.RECALL, peer.number, peer.sequence))
         return True
 
-    def _put_first(self, entries: Sequence[Entry], now: float) -> None:
+    def put_first(self, entries: Sequence[Entry], now: float) -> None:
         """Hand out *entries*, which no worker has begun, or queue them before the others; no attempt is counted."""
         waiting = []
         for entry in entries:
@@ -299,7 +299,7 @@ class Switch(Queues):
             self.want_sweep(now)
 
     def _pause_is_over(self, entries: list[Entry], now: float) -> None:
-        self._put_first([entry for entry in entries if self._pausing.pop(entry.key, None) is not None], now)
+        self.put_first([entry for entry in entries if self._pausing.pop(entry.key, None) is not None], now)
 
     def _redeliver(self, entry: Entry, now: float) -> None:
         entry.timer = None

@@ -13,10 +13,12 @@ import itertools
 import os
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from procman.clock import SystemClock
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
 from procman.layers.errors import LayerUnavailable, MessageTooLarge
@@ -28,7 +30,12 @@ from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SI
 from procman.layers.wake import WakePipe
 
 CONNECT_TIMEOUT = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.3
 _layers: weakref.WeakSet[IPCChannelLayer] = weakref.WeakSet()
+
+
+class _Breaks(Exception):
+    """The connection broke at three attempts."""
 
 
 class IPCChannelLayer(names.NameRules, ChannelLayer):
@@ -95,18 +102,16 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         names.check_channel(channel)
         # A hub that dies may have passed it on: by the key the interface knows it when it comes again.
         key = f"{self._sender}:{next(self._parts)}"
-        self._blocking_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message), key)
+        try:
+            self._blocking_request(timeout, frames.SEND_AND_WAIT, channel, self._encode(message), key)
+        except _Breaks as error:
+            raise self._unavailable(error) from error
 
     def receive_many(
         self, channels: Sequence[str], block: bool = False, timeout: float | None = None
     ) -> tuple[str | None, dict[str, Any] | None]:
         wanted = names.check_receive(channels)
-        if not block:
-            found = self._request(frames.RECEIVE, wanted, False, None)
-        else:
-            # The hub ends the wait; the margin is for a hub that has stopped.
-            patience = None if timeout is None else timeout + ANSWER_TIMEOUT
-            found = self._blocking_request(patience, frames.RECEIVE, wanted, True, timeout)
+        found = self._receive(wanted, timeout) if block else self._request(frames.RECEIVE, wanted, False, None)
         return (None, None) if found is None else (found[0], codec.decode(found[1]))
 
     def new_channel(self, pattern: str) -> str:
@@ -200,6 +205,22 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
                     raise
         raise AssertionError("not reached")
 
+    def _receive(self, wanted: list[str], timeout: float | None) -> Any:
+        """Wait for a message, however often the hub is started again meanwhile."""
+        deadline = None if timeout is None else SystemClock.monotonic() + timeout
+        breaks = 0
+        while True:
+            left = None if deadline is None else max(0.0, deadline - SystemClock.monotonic())
+            # The hub ends the wait; the margin is for a hub that has stopped.
+            patience = None if left is None else left + ANSWER_TIMEOUT
+            try:
+                return self._blocking_request(patience, frames.RECEIVE, wanted, True, left)
+            except _Breaks as error:
+                breaks += 1
+                if deadline is not None and SystemClock.monotonic() >= deadline:
+                    raise self._unavailable(error) from error
+                time.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(breaks, 10)))
+
     def _blocking_request(self, timeout: float | None, operation: int, *arguments: Any) -> Any:
         """The answer to a request that may take long, over the thread's own connection."""
         connection = getattr(self._local, "requests", None)
@@ -212,7 +233,7 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
             except ConnectionBroken as error:
                 connection = self._local.requests = None
                 if attempt == 3:
-                    raise self._unavailable(error) from error
+                    raise _Breaks(str(error)) from error
             except BaseException as error:
                 if not isinstance(error, frames.ANSWERED):
                     self._local.requests = None

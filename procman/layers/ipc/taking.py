@@ -190,7 +190,7 @@ class Taking:
 
     def _stop(self, connection: Connection) -> Delivery | None:
         """This thread is not idle any more: the first delivery that crossed the notice is run, others go back."""
-        crossed = self._untake(connection)
+        crossed = self._untake(connection, ANSWER_TIMEOUT)
         while crossed:
             delivery = self._begin(connection, crossed.pop(0))
             if delivery is not None:
@@ -198,7 +198,7 @@ class Taking:
                 return delivery
         return None
 
-    def _untake(self, connection: Connection, timeout: float = ANSWER_TIMEOUT) -> list[Any]:
+    def _untake(self, connection: Connection, timeout: float) -> list[Any]:
         """Tell the hub that this thread takes no more; the deliveries that it had sent before it heard so."""
         deadline = SystemClock.monotonic() + timeout
         crossed: list[Any] = []

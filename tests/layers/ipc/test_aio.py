@@ -1,5 +1,7 @@
 """The asyncio client at a real hub."""
 
+import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -240,3 +242,66 @@ def test_the_first_connection_to_a_hub_of_another_version_fails_with_what_to_do(
             loop.run(layer.connect(5))
         loop.run(layer.close())
         thread.join(10)
+
+
+def test_a_message_that_crosses_a_cancelled_receive_is_not_lost(loop: LoopThread, hub: HubProcess) -> None:
+    sender = IPCChannelLayer(hub.address, capacity=1000)
+
+    async def turn() -> None:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, None)
+        await future
+
+    async def race(count: int) -> list[int]:
+        layer = AsyncIPCLayer(hub.address)
+        await layer.connect(10)
+        found = []
+        for number in range(count):
+            waiting = asyncio.ensure_future(layer.receive_many(["a"], block=True))
+            sent = asyncio.get_running_loop().run_in_executor(None, sender.send, "a", {"n": number})
+            for _ in range(number % 40):  # the cancellation meets the message at every stage of its way
+                await turn()
+            waiting.cancel()
+            (result,) = await asyncio.gather(waiting, return_exceptions=True)
+            if isinstance(result, tuple):
+                found.append(result[1]["n"])
+            await sent
+        await layer.statistics()  # what was given back has arrived
+        while (message := (await layer.receive_many(["a"]))[1]) is not None:
+            found.append(message["n"])
+        await layer.close()
+        return found
+
+    assert sorted(loop.run(race(400), 60)) == list(range(400))
+    sender.close()
+
+
+def test_a_receive_that_is_cancelled_before_a_message_comes_takes_none(loop: LoopThread, hub: HubProcess) -> None:
+    async def cancel() -> Any:
+        layer = AsyncIPCLayer(hub.address)
+        await layer.connect(10)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await layer.receive_many(["a"], block=True)
+        await layer.send("a", {"n": 1})
+        found = await layer.receive_many(["a"])
+        assert not layer._requests
+        await layer.close()
+        return found
+
+    assert loop.run(cancel()) == ("a", {"n": 1})
+
+
+def test_a_blocked_receive_survives_any_number_of_restarts(loop: LoopThread, hub: HubProcess) -> None:
+    layer = AsyncIPCLayer(hub.address)
+    loop.run(layer.connect(10))
+    waiting = asyncio.run_coroutine_threadsafe(layer.receive_many(["a"], block=True), loop.loop)
+    for _ in range(5):
+        hub.kill()
+        hub.start()
+        loop.run(layer.statistics())
+    sender = IPCChannelLayer(hub.address)
+    sender.send("a", {"n": 1})
+    assert waiting.result(20) == ("a", {"n": 1})
+    sender.close()
+    loop.run(layer.close())

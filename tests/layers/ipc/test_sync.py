@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers import codec
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
@@ -233,3 +235,45 @@ def test_a_wake_ends_a_take_although_the_hub_has_gone(hub: HubProcess) -> None:
     hub.kill()
     assert layer.take(["work"], 20) is None
     layer.close()
+
+
+def test_a_blocked_receive_survives_any_number_of_restarts(hub: HubProcess) -> None:
+    layer, sender = IPCChannelLayer(hub.address), IPCChannelLayer(hub.address)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(layer.receive_many(["a"], block=True, timeout=60)))
+    thread.start()
+    for _ in range(5):
+        wait_until(lambda: sender.statistics()["connections"] == 2)
+        hub.kill()
+        hub.start()
+    sender.send("a", {"n": 1})
+    thread.join(30)
+    assert found == [("a", {"n": 1})]
+    layer.close()
+    sender.close()
+
+
+def test_a_stopped_hub_is_noticed_by_a_take_and_serves_it_when_it_continues(
+    hub: HubProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procman.layers.ipc.taking.ANSWER_TIMEOUT", 0.5)
+    assert hub.process is not None
+    layer, sender = IPCChannelLayer(hub.address, connect_timeout=0.5), IPCChannelLayer(hub.address)
+    assert layer.take(["work"], 0.1) is None
+    hub.process.send_signal(signal.SIGSTOP)
+    try:
+        begin = SystemClock.monotonic()
+        assert layer.take(["work"], 0.1) is None
+        with pytest.raises(LayerUnavailable):
+            layer.take(["work"], 0.1)
+        assert SystemClock.monotonic() - begin < 5
+    finally:
+        hub.process.send_signal(signal.SIGCONT)
+    sender.send("work", {"n": 1})
+    delivery = layer.take(["work"], 20)
+    assert delivery is not None
+    assert delivery.message == {"n": 1}
+    assert not delivery.redelivered
+    layer.finish(delivery)
+    layer.close()
+    sender.close()
