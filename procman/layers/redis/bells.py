@@ -25,6 +25,7 @@ from procman.layers.wake import WakePipe
 LONGEST_WAIT = 5.0
 _BROKEN_PAUSE = 0.1
 _ANSWER_PAUSE_MS = 50
+CLOSE_ENOUGH = 0.005  # seconds; servers do not answer in the same moment that a wait is over
 Key = tuple[int, bytes]  # server, key
 
 
@@ -48,8 +49,11 @@ class Bells:
         self._leader: _Waiter | None = None
         self._local = threading.local()
 
-    def wait(self, keys: Iterable[Key], seconds: float, wake: WakePipe | None) -> bytes | bool | None:
-        """What came for one of *keys*; None: look again, or *seconds* have passed; False: *wake* was set."""
+    def wait(self, keys: Iterable[Key], seconds: float, wake: WakePipe | None) -> tuple[int, bytes] | bool | None:
+        """Server and what came there for one of *keys*.
+
+        None: look again, or *seconds* have passed. False: *wake* was set.
+        """
         notice = getattr(self._local, "notice", None)
         if notice is None:
             notice = self._local.notice = WakePipe()
@@ -65,7 +69,7 @@ class Bells:
         try:
             while waiter.found is None and outcome is None:
                 left = deadline - SystemClock.monotonic()
-                if left <= 0:
+                if left <= CLOSE_ENOUGH:
                     break
                 is_leader = self._leader is waiter
                 outcome = self._lead(waiter, left, wake) if is_leader else _poll([notice], wake, left)
@@ -74,7 +78,7 @@ class Bells:
         if waiter.found is None:
             return outcome
         if outcome is None:
-            return waiter.found[1]
+            return waiter.found[0][0], waiter.found[1]
         self._quietly(waiter.found[0][0], "RPUSH", waiter.found[0][1], waiter.found[1])
         return outcome
 
@@ -93,13 +97,16 @@ class Bells:
                 frozenset(key for other in self._waiters for at, key in other.keys if at == server)
                 for server in range(len(self._links))
             ]
-        try:
-            for server, keys in enumerate(wanted):
+        for server, keys in enumerate(wanted):
+            try:
                 self._ask(server, keys, seconds)
-        except (LinkBroken, LayerError):
-            # The command connection tells what is wrong, and for how long to wait.
-            time.sleep(min(_BROKEN_PAUSE, seconds))
-            return None
+            except (LinkBroken, LayerError):
+                # The command connection tells what is wrong, and for how long to wait.
+                self._drop(server)
+                if len(wanted) == 1:
+                    time.sleep(min(_BROKEN_PAUSE, seconds))
+                    return None
+                seconds = min(seconds, 10 * _BROKEN_PAUSE)
         links = [(server, link) for server, link in enumerate(self._links) if link is not None and self._asked[server]]
         if any(link.is_readable() for _, link in links):
             outcome: bool | None = None
@@ -117,6 +124,8 @@ class Bells:
             return
         link = self._links[server]
         if link is None:
+            if self._sessions[server].is_resting():
+                raise LinkBroken("it did not answer a moment ago")
             link = self._links[server] = Link(self._clients[server], has_scripts=False)
         self._asked[server] = keys
         # Its own timeout answers most waits that are in vain; Redis 5 takes whole seconds.

@@ -35,6 +35,7 @@ class Entry:
     session: bytes | None
     body: bytes
     is_lost: bool = False  # another worker has it now
+    server: int = 0
 
 
 def parse(raw: bytes) -> Entry:
@@ -92,8 +93,11 @@ def send_fields(
     )
 
 
-def offer_fields(offer: Offer, limits: Limits, extra: int) -> tuple[Any, ...]:
-    """The arguments of an offer, as ``lua/batch.lua`` takes them; *extra* are flags beside those of *offer*."""
+def offer_fields(offer: Offer, session: bytes | None, limits: Limits, extra: int) -> tuple[Any, ...]:
+    """The arguments of an offer, as ``lua/batch.lua`` takes them.
+
+    *session* is the one of *offer* as it may be stored, *extra* are flags beside those of *offer*.
+    """
     flags = OFFER | (0 if offer.redeliverable else UNSAFE) | (BOUNDED if offer.bounded else 0) | extra
     return (
         b"O",
@@ -104,5 +108,5 @@ def offer_fields(offer: Offer, limits: Limits, extra: int) -> tuple[Any, ...]:
         offer.reply_channel,
         flags,
         int(limits.expiry * 1000) if offer.bounded else 0,
-        build_tail(offer.body, offer.session),
+        build_tail(offer.body, session),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from procman.errors import ConfigurationError
 from procman.layers.redis.address import SCHEMES, Host, parse_hosts, platform_address
 from procman.settings import ENV_LAYER
 
@@ -40,10 +39,3 @@ def choose_hosts(
 def hidden(hosts: Sequence[Host]) -> str:
     """All addresses, without passwords."""
     return " ".join(host.hidden for host in hosts)
-
-
-def one_host(hosts: Sequence[Host]) -> Host:
-    """The only one of *hosts*. Raises ConfigurationError."""
-    if len(hosts) > 1:
-        raise ConfigurationError("the Redis layer of this version uses one server: name one in 'hosts'")
-    return hosts[0]

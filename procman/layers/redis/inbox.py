@@ -6,6 +6,7 @@ process are in, so that a socket's end can name them, and which parts of respons
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,9 +15,12 @@ from procman.layers.base import InterfaceHandler, Offer
 from procman.layers.errors import LayerUnavailable
 from procman.layers.parts import Parts
 from procman.layers.redis.aiolink import AsyncLink
+from procman.layers.redis.crypto import UnreadableMessage
 from procman.layers.redis.entries import split_tail
 from procman.layers.redis.link import pack
+from procman.layers.redis.seal import Seal
 
+logger = logging.getLogger("procman.layers")
 _BLOCK_MS = 5000
 _COUNT = 256
 
@@ -34,7 +38,9 @@ class Inbox:
         handler: InterfaceHandler,
         disconnects: dict[int, Offer],
         tell: Callable[[tuple[Any, ...]], None],
+        seal: Seal,
     ) -> None:
+        self._seal = seal
         self.cursor = b"0-1"  # the first id that a stream may have
         self._key = f"{prefix}i:{name}"
         self._handler, self._disconnects, self._tell = handler, disconnects, tell
@@ -54,7 +60,10 @@ class Inbox:
             if answer is None:
                 continue
             for id_, fields in answer[0][1]:
-                self._handle(fields)
+                try:
+                    self._handle(fields)
+                except (UnreadableMessage, ValueError) as error:
+                    logger.error("a message for a client is dropped: %s", error)
                 self.cursor = id_
             numbers, self._numbers = self._numbers, []
             on_read(self.cursor, numbers)
@@ -67,10 +76,10 @@ class Inbox:
         if kind == b"F":
             self._finished(*codec.unpack(first))
         elif kind == b"R":
-            handler.on_reply(first.decode(), codec.decode(split_tail(rest[1])[1]), None)
+            handler.on_reply(first.decode(), self._open(split_tail(rest[1])[1]), None)
         elif kind == b"G":
             if first.decode() in self._members:
-                handler.on_group_send(first.decode(), codec.decode(split_tail(rest[1])[1]))
+                handler.on_group_send(first.decode(), self._open(split_tail(rest[1])[1]))
         elif kind == b"P":
             self._part_arrived(first.decode(), rest[0].decode(), rest[1])
         elif kind == b"X":
@@ -101,11 +110,26 @@ class Inbox:
         if not handler.is_unfinished(number):
             return
         for name, body, is_group in sends:
-            if not is_group:
-                handler.on_reply(name, codec.decode(body), None)
-            elif name in self._members:
-                handler.on_group_send(name, codec.decode(body))
-        handler.on_finished(number, session)
+            if is_group and name not in self._members:
+                continue
+            try:
+                message = self._open(body)
+            except (UnreadableMessage, ValueError) as error:
+                logger.error("a message for a client is dropped: %s", error)
+                continue
+            if is_group:
+                handler.on_group_send(name, message)
+            else:
+                handler.on_reply(name, message, None)
+        try:
+            known = self._seal.open_session(session)
+        except UnreadableMessage as error:
+            logger.error("the session of a socket is dropped: %s", error)
+            known = None
+        handler.on_finished(number, known)
+
+    def _open(self, body: bytes) -> dict[str, Any]:
+        return codec.decode(self._seal.open(body))
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -113,7 +137,7 @@ class Inbox:
         number = self._parts.arrived(key, 0)
         if number is not None:
             self._part_keys[number] = key
-            self._handler.on_reply(channel, codec.decode(split_tail(tail)[1]), number)
+            self._handler.on_reply(channel, self._open(split_tail(tail)[1]), number)
             return
         is_delivered = self._parts.answer(key)
         if is_delivered is not None:  # Redis has lost the answer

@@ -20,6 +20,7 @@ made and read by the scripts in ``lua/``; entries and tails also by ``entries.py
     so: sn: ss:    hashes of an interface: reply channel -> path, order, session of each accepted socket
     t:ID           the disconnect that follows when that offer of a dead interface has ended
     dead, dying    sorted sets of interfaces that were given up; those whose disconnects are still being queued
+    once:KEY       that a send of a finish on another server was applied
     parts:INTERFACE, a:KEY   parts of responses whose senders wait, and the answer for one
     groups, gi:GROUP, G:INTERFACE:GROUP, ig:INTERFACE, sg:CHANNEL, g:GROUP    memberships, see ``lua/groups.lua``
     epoch, grace, early, reported    what happens while interfaces report to a server that has lost its data

@@ -6,7 +6,7 @@ at most what the interface holds (an offer, an opening and an end per client), a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from procman.layers.base import OpenSocket, Snapshot
@@ -92,15 +92,14 @@ class Outbox:
         return False
 
 
-def opened(socket: OpenSocket, session_limit: int) -> Operation:
-    """The operation for an accepted socket."""
-    session = socket.session
+def opened(socket: OpenSocket, session: bytes | None, session_limit: int) -> Operation:
+    """The operation for an accepted socket, whose *session* is as it may be stored."""
     kept = b"" if session is None or len(session) > session_limit else b"s" + session
     return (b"S", socket.reply_channel, socket.path, socket.order, kept)
 
 
-def report(snapshot: Snapshot, session_limit: int) -> list[Operation]:
+def report(snapshot: Snapshot, build_opened: Callable[[OpenSocket], Operation]) -> list[Operation]:
     """Sockets and memberships of *snapshot*, and that this is all; its offers come later."""
-    found: list[Operation] = [opened(socket, session_limit) for socket in snapshot.sockets]
+    found: list[Operation] = [build_opened(socket) for socket in snapshot.sockets]
     found += ((b"M", group, channel) for group, channel in snapshot.memberships)
     return [*found, (b"R",)]

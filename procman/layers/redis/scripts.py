@@ -18,7 +18,7 @@ _DRAINS = frozenset(
 )
 _NAMES = (
     *("abandon", "batch", "defer", "finish", "flush", "group_add", "group_channels", "group_discard", "group_send"),
-    *("hello", "keep", "part", "receive", "send", "serve", "statistics", "take"),
+    *("hello", "keep", "once", "part", "receive", "send", "serve", "statistics", "take"),
 )
 _PARTS = ("base", "queues", "inbox", "groups", "lost")
 

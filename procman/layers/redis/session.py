@@ -27,6 +27,7 @@ from procman.layers.wake import WakePipe, Woken
 
 PATIENCE = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_REST = 1.0
 _random = random.Random()
 
 
@@ -46,15 +47,17 @@ class Sent:
 class Held:
     """What a thread has in its hands; goes with the thread, and tells then that nobody will finish it."""
 
-    __slots__ = ("_session", "entry")
+    __slots__ = ("_sessions", "entry")
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = sessions
         self.entry: Entry | None = None
 
     def __del__(self) -> None:
-        if self.entry is not None and self.entry.id in self._session.running:
-            self._session.abandoned.append(self.entry.id)
+        if self.entry is not None:
+            session = self._sessions[self.entry.server]
+            if self.entry.id in session.running:
+                session.abandoned.append(self.entry.id)
 
 
 class Session:
@@ -67,13 +70,17 @@ class Session:
         prefix: str,
         report: Callable[[Sent, Any], None],
         on_told: Callable[[Sequence[Any]], None],
+        number: int,
+        lease: float,
     ) -> None:
+        self.number, self.lease = number, lease
         self.client, self.address, self.prefix = client, address, prefix.encode()
         self.id = secrets.token_hex(8)
         self.running: dict[str, Entry] = {}
         self.abandoned: list[str] = []  # in flight in threads that have ended
         self.is_worker = False
-        self.slot, self.label, self.lease = "", self.id, 30.0
+        self.slot, self.label = "", self.id
+        self._rests_until = 0.0
         self._report, self._on_told = report, on_told
         self._lock = threading.Lock()
         self._link: Link | None = None
@@ -119,6 +126,7 @@ class Session:
                 answer = self._answer(lambda link: self._pack_take(link, queues, was_rung), patience, wake)
                 if isinstance(answer, bytes):
                     entry = parse(answer)
+                    entry.server = self.number
                     self.running[entry.id] = entry
                     return entry
                 if answer >= 0:
@@ -162,6 +170,10 @@ class Session:
                 self._say_hello(self._connected())
             except LinkBroken:
                 self._drop()
+
+    def is_resting(self) -> bool:
+        """Whether the server did not answer a moment ago; somebody who has others to ask leaves it alone."""
+        return SystemClock.monotonic() < self._rests_until
 
     def close(self) -> None:
         """Close the connection."""
@@ -209,6 +221,7 @@ class Session:
                     deadline = now + (patience if self._has_answered or wake is not None else 0.0)
                 if now + pause > deadline:
                     self._has_answered = False
+                    self._rests_until = SystemClock.monotonic() + _REST
                     raise LayerUnavailable(f"the channel layer at {self.address}: {explain(error)}") from error
                 # A restarted server meets every process at once; jitter spreads them.
                 seconds = pause * (0.5 + _random.random() / 2)

@@ -9,10 +9,10 @@ from tests.support.layers import RecordingInterface
 class RedisInterface(RecordingInterface):
     """Records what it hears."""
 
-    def __init__(self, address: str, **options: Any) -> None:
+    def __init__(self, address: str | None, **options: Any) -> None:
         super().__init__(AsyncRedisLayer(address, **options))
 
     def abandon(self) -> None:
         """End as a killed process does: silently."""
-        self.layer._link = None  # no goodbye
+        self.layer._serving.link = None  # no goodbye
         self.close()

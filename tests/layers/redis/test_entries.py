@@ -52,8 +52,8 @@ def test_only_bounded_offers_count_and_expire_and_none_is_refused_when_it_is_mad
     limits = Limits(expiry=2.5, capacity=7)
     request = Offer(1, "http.request", b"b", "web!1", redeliverable=False, bounded=True)
     frame = Offer(2, "websocket.receive", b"b", "web!1", session=b"s")
-    assert entries.offer_fields(request, limits, 0)[3:8] == (7, "http.request", "web!1", 7, 2500)
-    assert entries.offer_fields(request, limits, entries.AGAIN)[3] == 0
-    assert entries.offer_fields(frame, limits, entries.SOCKET)[3:8] == (
+    assert entries.offer_fields(request, None, limits, 0)[3:8] == (7, "http.request", "web!1", 7, 2500)
+    assert entries.offer_fields(request, None, limits, entries.AGAIN)[3] == 0
+    assert entries.offer_fields(frame, b"s", limits, entries.SOCKET)[3:8] == (
         0, "websocket.receive", "web!1", entries.OFFER | entries.SOCKET, 0,
     )  # fmt: skip

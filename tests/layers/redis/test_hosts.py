@@ -1,7 +1,6 @@
 import pytest
 
-from procman.errors import ConfigurationError
-from procman.layers.redis.hosts import choose_hosts, hidden, is_redis, one_host
+from procman.layers.redis.hosts import choose_hosts, hidden, is_redis
 
 
 def chosen(address: str | None = None, hosts: object = None, **environ: str) -> str:
@@ -32,8 +31,3 @@ def test_addresses_of_redis_are_known(address: str) -> None:
 
 def test_other_addresses_are_not() -> None:
     assert not is_redis("ipc:///redis.sock") and not is_redis("")
-
-
-def test_several_servers_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="uses one server"):
-        one_host(choose_hosts(None, ["redis://a", "redis://b"], None, {}))

@@ -71,8 +71,12 @@ def test_an_offer_that_has_not_left_can_be_taken_back() -> None:
 
 def test_a_report_ends_with_the_notice_that_it_is_complete() -> None:
     snapshot = Snapshot([OpenSocket("web!1", "/a", 3, b"s")], [("room", "web!1")])
-    assert report(snapshot, 10) == [(b"S", "web!1", "/a", 3, b"ss"), (b"M", "room", "web!1"), (b"R",)]
+    assert report(snapshot, lambda socket: opened(socket, socket.session, 10)) == [
+        (b"S", "web!1", "/a", 3, b"ss"),
+        (b"M", "room", "web!1"),
+        (b"R",),
+    ]
 
 
 def test_a_session_over_the_limit_is_not_mirrored() -> None:
-    assert opened(OpenSocket("web!1", "/", 0, b"x" * 11), 10)[-1] == b""
+    assert opened(OpenSocket("web!1", "/", 0), b"x" * 11, 10)[-1] == b""

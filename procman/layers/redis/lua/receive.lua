@@ -1,12 +1,12 @@
 --# base queues inbox
 -- Take a message and end it. ARGV: client, seq, body channel's interface or '', then queues in the order of looking.
--- Returns {channel, tail}, -2 where that interface is dead and will send no more, else the ms until one may be due.
+-- Returns {channel, tail, id}, -2 where that interface is dead and will send no more, else the ms until one may be due.
 local client = ARGV[1]
 if not is_first(client, ARGV[2]) then
   local raw = call('GET', P..'r:'..client)
   if raw then
     local e = unpack_entry(raw)
-    return {e.channel, e.tail}
+    return {e.channel, e.tail, e.id}
   end
 end
 call('DEL', P..'r:'..client)
@@ -26,7 +26,7 @@ for i = 4, #ARGV do
         local interface, number = end_offer(e.id)
         if interface then tell(interface, 'Q', number) end
       end
-      return {e.channel, e.tail}
+      return {e.channel, e.tail, e.id}
     end
     expired(queue, raw)
   end
