@@ -22,7 +22,7 @@ from procman.layers.errors import ChannelFull
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.layers.redis import entries
 from procman.layers.redis.asession import CONNECT_TIMEOUT, AsyncSession
-from procman.layers.redis.bells import LONGEST_WAIT
+from procman.layers.redis.bells import CLOSE_ENOUGH, LONGEST_WAIT
 from procman.layers.redis.common import Common, build_statistics, log_refused
 from procman.layers.redis.crypto import UnreadableMessage
 from procman.layers.redis.keys import PREFIX
@@ -127,6 +127,8 @@ class AsyncRedisLayer(Common, AsyncChannelLayer):
             if not block or left <= 0:
                 return None, None
             await self._wait_for_bells(servers, left)
+            if deadline is not None and deadline - SystemClock.monotonic() <= CLOSE_ENOUGH:
+                block = False  # one last look
 
     async def _receive(self, servers: Mapping[int, Sequence[str]]) -> tuple[str, dict[str, Any]] | float:
         """A message, or in how many seconds to look again."""
