@@ -14,6 +14,7 @@ from procman.layers.ipc import frames, prefetch
 from procman.layers.ipc.bounds import size_of
 from procman.layers.ipc.peers import Entry, Peer
 from procman.layers.ipc.queues import DROPPED, LOST, Queues
+from procman.layers.names import local_prefix
 from procman.settings import LayerSettings
 
 # Workers that are killed together (deploys, the OOM killer) do not end in one moment: a message given to one that is
@@ -68,7 +69,7 @@ class Switch(Queues):
         if peer.holds:  # a delivery has crossed this request
             return
         if peer.finishing:
-            peer.wants_more = True
+            self._take_for_room(peer, now)
             return
         entry = self.mailbox.pop_any(peer.channels, now)
         if entry is None:
@@ -81,6 +82,19 @@ class Switch(Queues):
             ahead = self._deliver_ahead(entry, peer, now)
             for queue in (entry.queue, *ahead):
                 self.left(queue, now)
+
+    def _take_for_room(self, peer: Peer, now: float) -> None:
+        """*peer* waits for room in channels: give it a message of these, if it reads them.
+
+        Where workers feed a channel that only they read, all of them would wait for each other until time is up.
+        """
+        sends = [send for batch in peer.finishing for send in batch.sends]
+        queues = {local_prefix(name) for name, _, is_group in sends if not is_group} & peer.channels
+        entry = self.mailbox.pop_any(queues, now)
+        peer.wants_more = entry is None
+        if entry is not None:
+            self._deliver(entry, peer)
+            self.left(entry.queue, now)
 
     def untake(self, peer: Peer) -> None:
         """*peer* is not idle any more; the answer stands behind a delivery that crossed this."""

@@ -519,6 +519,28 @@ def test_a_session_that_is_too_large_is_not_mirrored_and_logged(bench: Bench) ->
     assert any(level == logging.ERROR and "70000 bytes" in text for level, text in bench.logs)
 
 
+def test_workers_that_fill_a_channel_which_only_they_read_make_room_in_it_themselves(bench: Bench) -> None:
+    client, taker = bench.connect(), worker(bench, capacity=1)
+    bench.send(client, "work")
+    key = bench.deliver(taker, "work", "child", "other")[1]
+    for channel in ("child", "work", "other"):
+        bench.send(client, channel)
+    bench.say(taker, frames.FINISH, key, [["child", b"late", False], ["elsewhere", BODY, False]], None, False)
+    bench.say(taker, frames.TAKE, None)
+    acknowledgement, child = bench.heard(taker)
+    assert child[2:4] == ("child", BODY) and acknowledgement == (frames.ACK, key)
+    bench.say(taker, frames.FINISH, child[1], [["child", b"later", False], ["other", BODY, False]], None, False)
+    bench.say(taker, frames.TAKE, None)
+    (second,) = bench.heard(taker)
+    assert second[2] in ("child", "other")
+    bench.pass_time(0.1)
+    bench.say(taker, frames.FINISH, second[1], [], None, False)
+    bench.say(taker, frames.TAKE, None)
+    third = next(frame for frame in bench.heard(taker) if frame[0] == frames.DELIVER)
+    assert {second[2], third[2]} == {"child", "other"}
+    assert not [log for log in bench.logs if log[0] >= logging.ERROR]
+
+
 def test_full_group_members_are_logged_once_a_second(bench: Bench) -> None:
     client = bench.connect(capacity=1)
     bench.say(client, frames.GROUP_ADD, 1, "g", "member")
