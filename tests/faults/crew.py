@@ -18,6 +18,7 @@ from procman.layers.ipc import IPCChannelLayer
 from tests.faults.ledger import Book, reply_channel_of
 
 CHILD = "crew.child"
+CAPACITY = 100_000  # full channels are not the subject: what is dropped there has no name in the log
 _runs = itertools.count(1)
 
 
@@ -28,7 +29,7 @@ def work(seconds: float) -> None:
 
 def run_worker(address: str, directory: Path, channels: Sequence[str], threads: int = 1) -> None:
     """The life of a worker process: it ends when it is killed."""
-    layer = IPCChannelLayer(address, connect_timeout=30)
+    layer = IPCChannelLayer(address, capacity=CAPACITY, connect_timeout=30)
     book = Book(directory / f"worker-{os.getpid()}.book")
     others = [threading.Thread(target=_take_forever, args=(layer, book, channels)) for _ in range(threads - 1)]
     for thread in others:

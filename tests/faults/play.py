@@ -14,7 +14,7 @@ from procman.layers.base import Offer, OpenSocket
 from procman.layers.errors import ChannelFull, LayerError
 from procman.layers.ipc import IPCChannelLayer
 from tests.faults import ledger
-from tests.faults.crew import CHILD, build_message, run_worker, work
+from tests.faults.crew import CAPACITY, CHILD, build_message, run_worker, work
 from tests.support.layers import HubProcess, RecordingInterface
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ class Interface(RecordingInterface):
         self.names: dict[int, tuple[str, Callable[[], None] | None]] = {}  # of unfinished offers, and what follows
         self._numbers, self._socket_numbers = itertools.count(1), itertools.count(1)
         self.is_running = True
-        super().__init__(address, connect_timeout=30)
+        super().__init__(address, capacity=CAPACITY, connect_timeout=30)
         for _ in range(SOCKETS):
             self.loop.call(self._open_socket)
         self.loop.call(self._request)
@@ -108,7 +108,7 @@ class Sender(threading.Thread):
 
     def __init__(self, address: str, book: ledger.Book, prefix: str, seed: int) -> None:
         super().__init__(daemon=True)
-        self.layer = IPCChannelLayer(address, connect_timeout=30)
+        self.layer = IPCChannelLayer(address, capacity=CAPACITY, connect_timeout=30)
         self.book, self.prefix, self.random = book, prefix, random.Random(seed)
         self.is_running = True
         self.start()

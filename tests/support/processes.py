@@ -170,3 +170,9 @@ def running_site(
     finally:
         if site.process is not None:
             site.stop()
+
+
+def memory_kib(pid: int) -> dict[str, int]:
+    """What the process *pid* has in memory (``VmRSS``) and the most that it ever had (``VmHWM``)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
