@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+UNSEEN = 0.1  # seconds after the death of a worker in which its hub may not have seen it yet
 REBUILT = 2.0  # seconds after a death in which order is not promised: what it had comes back to the front
 
 
@@ -103,6 +104,11 @@ class Books:
     def has_died(self, run: Run, before: float = inf) -> bool:
         """Whether the worker of *run* was killed *before* that moment; it may begin a run while the signal comes."""
         return self.worker_kills.get(run.pid, inf) < before
+
+    def is_unseen(self, run: Run) -> bool:
+        """Whether worker and hub died so close to each other that no hub may have seen it: then it is not counted."""
+        death = self.worker_kills.get(run.pid, -1.0)
+        return any(run.begun <= kill <= death + UNSEEN for kill in self.hub_kills)
 
 
 class _Accounts(dict[str, Account]):
@@ -177,7 +183,7 @@ def _audit_runs(account: Account, books: Books) -> Iterable[str]:
         yield "it was run, and nobody sent it"
     if account.is_refused and account.runs:
         yield "it was refused, and run"
-    if len(account.runs) > 2:
+    if len(account.runs) > 2 + sum(books.is_unseen(run) for run in account.runs):
         yield f"it was run {len(account.runs)} times"
     if len(account.runs) > 1 and not account.is_safe:
         yield "it must not be run twice, and was"

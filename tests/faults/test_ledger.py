@@ -66,6 +66,7 @@ UNSAFE_LOST = [*without(offered("m", is_safe=False), "finishing", "finished", "e
         [*without(background("m"), "begin", "finishing", "finished"), killing(1.1, "hub")],
         [*UNSAFE_LOST, {**DROPPED, "reply_channel": "i!1"}],
         [*background("m"), killing(1.05, "hub"), killing(5.0)],
+        [*RERUN[:-2], killing(1.22, "hub"), killing(2.05, pid=12), *run_of("m", "m/3", 3.0, 13, True)],
     ],
 )
 def test_a_true_ledger_passes(events: list[Event]) -> None:
@@ -85,6 +86,10 @@ def test_a_true_ledger_passes(events: list[Event]) -> None:
         ([*without(background("m"), "finishing", "finished"), *run_of("m", "m/2", 2.0, 12, True)], "m/1 lived"),
         ([{**event, "redelivered": False} for event in RERUN], "m/2 is not marked"),
         ([*RERUN, killing(2.05, pid=12), *run_of("m", "m/3", 3.0, 13, True)], "run 3 times"),
+        (
+            [*RERUN[:-2], killing(1.4, "hub"), killing(2.05, pid=12), *run_of("m", "m/3", 3.0, 13, True)],
+            "run 3 times",
+        ),
         ([*background("m"), {"t": 1.1, "kind": "refused", "m": "m"}], "refused, and run"),
         (background("m", sends=["m.c"]), "m.c: it was accepted, and never run"),
         (
