@@ -16,6 +16,7 @@ made and read by the scripts in ``lua/``; entries and tails also by ``entries.py
     n:CLIENT       number of the last command of that client that was applied
     r:CLIENT       entry that its last receive was answered with, for a minute
     i:INTERFACE    stream of notices for that interface, in order
+    ie:INTERFACE   list of notices for an interface that has not said hello to this Redis yet
     o:INTERFACE    hash, number -> reply channel of what it offers; empty once it has ended (od: of a dead one)
     so: sn: ss:    hashes of an interface: reply channel -> path, order, session of each accepted socket
     t:ID           the disconnect that follows when that offer of a dead interface has ended

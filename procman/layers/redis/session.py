@@ -132,7 +132,7 @@ class Session:
                 if answer >= 0:
                     return float(answer / 1000)
                 try:
-                    self._say_hello(self._connected())
+                    self._say_hello_again(self._connected())
                 except LinkBroken:
                     self._drop()
 
@@ -167,7 +167,7 @@ class Session:
         """Tell the server again what runs here. Raises LayerUnavailable."""
         with self._lock:
             try:
-                self._say_hello(self._connected())
+                self._say_hello_again(self._connected())
             except LinkBroken:
                 self._drop()
 
@@ -275,6 +275,15 @@ class Session:
                 link.write(self._pack(link, sent.script, (self.id, sent.seq, *sent.arguments)))
         except LinkBroken:
             self._drop()
+
+    def _say_hello_again(self, link: Link) -> None:
+        """Say hello on a connection on which finishes are under way: their answers come first."""
+        while self._unanswered:
+            self._settle_one(link)
+        if self._unknown:
+            self._end_unknown(link)
+        else:
+            self._say_hello(link)
 
     def _say_hello(self, link: Link) -> None:
         waiting = {sent.entry.id for sent in self._unanswered}

@@ -2,7 +2,16 @@
 -- nothing once it has ended and until the interface has read so. leases: who is alive, until when.
 local MAX_INBOX = 100000
 
-local function tell(interface, ...) call('XADD', P..'i:'..interface, '*', ...) end
+-- An interface that this Redis does not know yet gets what it is told after its hello: the stream of a Redis that has
+-- lost its data would begin with ids that are not behind those which the interface has read.
+local function tell(interface, ...)
+  if call('XADD', P..'i:'..interface, 'NOMKSTREAM', '*', ...) then return end
+  local key = P..'ie:'..interface
+  if call('LLEN', key) < MAX_INBOX then
+    call('RPUSH', key, cmsgpack.pack({...}))
+    call('PEXPIRE', key, 60000)
+  end
+end
 local function is_alive(interface) return call('ZSCORE', P..'leases', 'i:'..interface) end
 local function is_dead(interface) return call('ZSCORE', P..'dead', interface) end
 local function offer_of(id) return string.match(id, '^(.*):(%d+)$') end

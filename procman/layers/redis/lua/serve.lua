@@ -23,7 +23,11 @@ keep(P..'leases', DAY)
 -- Notices come after the ones that were read, also at a server whose clock is behind the one of its predecessor.
 redis.pcall('XADD', P..'i:'..interface, cursor, 'N', '')
 keep(P..'i:'..interface, DAY)
--- What was sent to it while it was not known.
+-- What it was told and sent while it was not known.
+for _, notice in ipairs(call('LRANGE', P..'ie:'..interface, 0, -1)) do
+  tell(interface, unpack(cmsgpack.unpack(notice)))
+end
+call('DEL', P..'ie:'..interface)
 local prefix = interface..'!'
 for _, raw in ipairs(call('LRANGE', P..'q:'..prefix, 0, -1)) do
   local e = unpack_entry(raw)
