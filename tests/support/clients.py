@@ -13,6 +13,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.waiting import wait_until
+
 
 @dataclass
 class Response:
@@ -120,6 +122,25 @@ class Talkers:
     def echoes(self) -> int:
         """Echoes that all of them have got."""
         return sum(len(talker.echoes) for talker in self.talkers)
+
+    def talk_on(self, echoes: int = 200, timeout: float = 30) -> None:
+        """Wait until all sockets together got that many echoes more, and each of them at least one."""
+        before = self.echoes()
+        counts = [len(talker.echoes) for talker in self.talkers]
+
+        def talked() -> bool:
+            each = zip(self.talkers, counts, strict=True)
+            return self.echoes() >= before + echoes and all(len(talker.echoes) > count for talker, count in each)
+
+        wait_until(talked, timeout, what="the sockets go on talking")
+
+    def assert_answered(self) -> None:
+        """Every frame of every socket was answered once, in order, and no socket closed; call it after ``finish``."""
+        for talker in self.talkers:
+            assert not talker.closed, f"socket {talker.number}: {talker.closed}"
+            assert [e["echo"] for e in talker.echoes] == [f"{talker.number}:{n}" for n in range(talker.sent)]
+            # The session moves with the frames: a count that jumps or repeats is a frame run twice or lost state.
+            assert [e["count"] for e in talker.echoes] == list(range(1, talker.sent + 1))
 
     def finish(self, timeout: float = 30) -> None:
         """Stop talking once every frame sent has been answered."""
