@@ -15,6 +15,7 @@ from procman.log import escape
 
 logger = logging.getLogger("procman.layers")
 INTERVAL = 0.5
+_MOST_REASONS = 10
 
 
 class Keeper:
@@ -25,7 +26,7 @@ class Keeper:
         self._interval = min(INTERVAL, claim_after / 4)
         self._changed = threading.Condition()
         self._is_stopping = False
-        self._is_lost = False
+        self._reasons: set[str] = set()  # for which Redis has been away since it was last there
         self._thread = threading.Thread(target=self._run, name="layer keeper", daemon=True)
         self._thread.start()
 
@@ -60,12 +61,14 @@ class Keeper:
             if not is_there:
                 session.hello()
         except LayerUnavailable as error:
-            if not self._is_lost:
+            # A line per reason: connections that were cut may be refused next, because the password has changed.
+            reason = str(error)
+            if reason not in self._reasons and len(self._reasons) < _MOST_REASONS:
+                self._reasons.add(reason)
                 logger.warning("%s; messages in flight are kept, and it is tried again", error)
-            self._is_lost = True
             return self._interval
-        if self._is_lost:
-            self._is_lost = False
+        if self._reasons:
+            self._reasons.clear()
             logger.info("the channel layer at %s is there again", session.address)
         return max(0.01, float(due_ms) / 1000)
 
