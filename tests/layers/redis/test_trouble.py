@@ -25,7 +25,7 @@ def servers() -> Iterator[dict[str, RedisServer]]:
         }
         found["replica"] = stack.enter_context(running_redis(replicaof=f"127.0.0.1 {found['plain'].port}"))
         found["full"] = stack.enter_context(running_redis(maxmemory="1000"))
-        found["cluster"] = stack.enter_context(running_redis(cluster_enabled="yes"))
+        found["cluster"] = stack.enter_context(running_redis(cluster_enabled="yes", cluster_port=str(free_port())))
         found["crowded"] = stack.enter_context(running_redis(maxclients="1"))
         found["plain"].client.acl_setuser(
             "reader", enabled=True, passwords=[f"+{SECRET}"], commands=["+get"], keys=["*"]
