@@ -19,7 +19,7 @@ from procman.channels.pending import pending_message_store
 from procman.channels.signals import consumer_finished, consumer_started
 from procman.channels.utils import name_that_thing
 from procman.layers.base import Delivery, Send
-from procman.layers.errors import ChannelFull, LayerUnavailable, MessageTooLarge
+from procman.layers.errors import ChannelFull, LayerUnavailable, LimitReached, MessageTooLarge
 from procman.log import escape
 
 logger = logging.getLogger("django.channels")
@@ -167,11 +167,12 @@ class ConsumerRunner:
     def _finish_on_layer(self, delivery: Delivery, message: Message, sends: list[Send], session: bytes | None) -> None:
         try:
             self.channel_layer.finish(delivery, sends, session)
-        except (TypeError, ValueError, MessageTooLarge):
-            # One bad send must not keep back the others, nor the finish.
+        except (TypeError, ValueError, MessageTooLarge, LimitReached) as error:
+            # One bad send must not keep back the others, nor the finish: without it the worker gets nothing more.
             good, bad = failures.split_sends(sends)
             if not bad:
-                raise
+                logger.error("nothing of what a consumer on %s sent is sent: %s", _describe(message), error)
+                good, session = [], None
             for send, reason in bad:
                 logger.error(
                     "a consumer on %s sent what cannot be sent to %s: %s", _describe(message), send.name, reason

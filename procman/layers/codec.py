@@ -76,8 +76,10 @@ def unpack(packed: bytes) -> Any:
 
 
 class Unpacker:
-    """Bytes as they arrive -> frames. Refuses frames over *limit* bytes and arrays over 65,536 items, keeps nothing
-    else of what it refused.
+    """Bytes as they arrive -> frames. Refuses values over *limit* bytes and arrays over 65,536 items.
+
+    A frame of many small values may be larger than the limit: who does not trust the sender compares ``fed`` with
+    ``tell`` after each frame.
     """
 
     __slots__ = ("_feed", "_unpacker", "fed", "tell")

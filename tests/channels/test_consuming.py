@@ -12,7 +12,7 @@ from procman.channels.pending import pending_message_store
 from procman.channels.signals import consumer_finished
 from procman.channels.worker import Worker
 from procman.layers.base import Send
-from procman.layers.errors import LayerUnavailable
+from procman.layers.errors import LayerUnavailable, LimitReached
 from procman.layers.memory import InMemoryChannelLayer
 
 CHANNELS = ["test", "websocket.connect", "websocket.receive", "http.request"]
@@ -250,3 +250,24 @@ def test_on_the_in_memory_layer_consume_later_is_one_send_and_two_calls():
     worker.step(["test"])
     assert calls == [0, 1]
     assert sends == ["test"]
+
+
+def test_sends_that_are_too_many_together_are_dropped_and_the_message_is_finished(layer, wrapper, caplog, monkeypatch):
+    record = type(layer).finish
+
+    def refuse_many(self, delivery, sends=(), session=None):
+        if len(sends) > 2:
+            raise LimitReached("3 messages; its end carries 2 at most")
+        record(self, delivery, sends, session)
+
+    monkeypatch.setattr(type(layer), "finish", refuse_many)
+
+    def consumer(message):
+        for number in range(3):
+            Channel("other").send({"n": number})
+
+    run(wrapper, consumer, channel="http.request", id="m3")
+    ((identity, sends, _),) = layer.finished
+    assert identity == "m3"
+    assert [(send.name, send.message["status"]) for send in sends] == [("i!1", 500)]
+    assert "its end carries 2 at most" in caplog.text

@@ -29,6 +29,8 @@ VERSION = 3
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
 ENVELOPE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
+MAX_SENDS = 60_000  # in one FINISH; the unpacker takes lists of 65,536
+SEND_BYTES = 16  # of one send in a FINISH, beside its name and body
 
 # -- client to hub: any client ----------------------------------------------------------------------------------------
 HELLO = 1  # version, role, name, pid, limits, served name or None, id of the hub it knew before or None, process

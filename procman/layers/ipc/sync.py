@@ -21,7 +21,7 @@ from typing import Any
 from procman.clock import SystemClock
 from procman.layers import codec, names
 from procman.layers.base import ChannelLayer, Delivery, Message, Send
-from procman.layers.errors import LayerUnavailable, MessageTooLarge
+from procman.layers.errors import LayerUnavailable, LimitReached, MessageTooLarge
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
 from procman.layers.ipc.connection import Connection, ConnectionBroken, connect
@@ -162,7 +162,9 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
         batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
-        size = sum(len(body) for _, body, _ in batch)
+        if len(batch) > frames.MAX_SENDS:
+            raise LimitReached(f"a consumer sent {len(batch)} messages; its end carries {frames.MAX_SENDS} at most")
+        size = sum(len(name) + len(body) + frames.SEND_BYTES for name, body, _ in batch) + len(session or b"")
         if size > 4 * self.limits.max_message_size:
             raise MessageTooLarge(size, 4 * self.limits.max_message_size)
         frame = (frames.FINISH, delivery.token, batch, session)

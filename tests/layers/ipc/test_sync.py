@@ -17,7 +17,8 @@ import pytest
 from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers import codec
-from procman.layers.errors import LayerUnavailable, ProtocolMismatch
+from procman.layers.base import Send
+from procman.layers.errors import LayerUnavailable, LimitReached, MessageTooLarge, ProtocolMismatch
 from procman.layers.ipc import IPCChannelLayer, frames
 from tests.layers.conformance import ConformanceSuite, Make, WorkerSuite, contents
 from tests.layers.conformance_deaths import DeathSuite
@@ -277,3 +278,17 @@ def test_a_stopped_hub_is_noticed_by_a_take_and_serves_it_when_it_continues(
     layer.finish(delivery)
     layer.close()
     sender.close()
+
+
+def test_more_sends_than_a_finish_carries_are_refused_before_they_are_written(make: Make) -> None:
+    layer = make(max_message_size=1000, capacity=100)
+    layer.send("work", {})
+    delivery = layer.take(["work"], 10)
+    with pytest.raises(LimitReached, match="60001 messages"):
+        layer.finish(delivery, [Send("other", {})] * 60_001)
+    with pytest.raises(MessageTooLarge):
+        layer.finish(delivery, [Send("other", {})] * 500)
+    layer.finish(delivery, [Send("other", {})] * 50)
+    assert layer.take(["work"], 0.1) is None
+    assert len(contents(layer, "other")) == 50
+    layer.close()
