@@ -60,6 +60,7 @@ def test_a_client_that_asks_and_never_reads_is_cut_and_others_do_not_notice() ->
 
             slowest = flood_until_cut(hub, ask, layer)
         assert slowest < 0.5
+        assert layer.statistics()["connections_cut_count"] == 1
         assert memory_kib(pid)["VmHWM"] - before < BOUND_KIB
         layer.close()
 
@@ -86,6 +87,7 @@ def test_an_interface_that_never_reads_is_cut_its_disconnects_run_and_other_memb
 
             slowest = flood_until_cut(hub, tell, layer)
         assert slowest < 0.5
+        assert layer.statistics()["connections_cut_count"] == 1
         assert memory_kib(pid)["VmHWM"] - before < BOUND_KIB
         good.heard("group", count=sent)
         assert layer.group_channels("news") == [good.channel()]
