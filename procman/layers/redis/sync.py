@@ -21,7 +21,7 @@ from procman.layers.base import ChannelLayer, Message
 from procman.layers.errors import ChannelFull, LayerUnavailable, ReplyChannelGone
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.layers.redis import entries
-from procman.layers.redis.bells import LONGEST_WAIT, Bells
+from procman.layers.redis.bells import CLOSE_ENOUGH, LONGEST_WAIT, Bells
 from procman.layers.redis.common import build_statistics, log_refused
 from procman.layers.redis.connect import make_client
 from procman.layers.redis.crypto import UnreadableMessage
@@ -124,7 +124,7 @@ class RedisChannelLayer(Taking, ChannelLayer):
         deadline = None if timeout is None else SystemClock.monotonic() + timeout
         while True:
             left = LONGEST_WAIT if deadline is None else deadline - SystemClock.monotonic()
-            if left <= 0:
+            if left <= CLOSE_ENOUGH:
                 raise LayerUnavailable(f"the interface of {escape(channel)} did not answer for {timeout} s")
             found = self._bells.wait([(number, f"{self._prefix}a:{key}".encode())], left, None)
             if isinstance(found, tuple):
@@ -150,6 +150,8 @@ class RedisChannelLayer(Taking, ChannelLayer):
             if not block or left <= 0:
                 return None, None
             self._bells.wait(self._bells_of(wanted), left, None)
+            if deadline is not None and deadline - SystemClock.monotonic() <= CLOSE_ENOUGH:
+                block = False  # one last look
 
     def _receive(self, channels: list[str]) -> tuple[str, dict[str, Any]] | float:
         """A message of *channels*, or in how many seconds to look again."""
