@@ -8,6 +8,7 @@ says only that looking is worth while, so losing one costs time, never a message
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import threading
@@ -82,6 +83,14 @@ class Bells:
         self._quietly(waiter.found[0][0], "RPUSH", waiter.found[0][1], waiter.found[1])
         return outcome
 
+    def prepare(self, servers: Iterable[int]) -> None:
+        """Connect to *servers* before the first wait, which is then as long as it was asked to be."""
+        with self._lock:
+            for server in servers:
+                if self._links[server] is None and self._leader is None:
+                    with contextlib.suppress(LinkBroken, LayerError):
+                        self._links[server] = Link(self._clients[server], has_scripts=False)
+
     def close(self) -> None:
         """Close the connections; who waits looks again."""
         with self._lock:
@@ -111,7 +120,7 @@ class Bells:
         if any(link.is_readable() for _, link in links):
             outcome: bool | None = None
         else:
-            outcome = _poll([waiter.notice, *(link for _, link in links)], wake, seconds + _ANSWER_PAUSE_MS / 1000)
+            outcome = _poll([waiter.notice, *(link for _, link in links)], wake, seconds)
         for server, link in links:
             if link.is_readable() or _is_ready(link):
                 self._hear(server)
@@ -128,8 +137,8 @@ class Bells:
                 raise LinkBroken("it did not answer a moment ago")
             link = self._links[server] = Link(self._clients[server], has_scripts=False)
         self._asked[server] = keys
-        # Its own timeout answers most waits that are in vain; Redis 5 takes whole seconds.
-        link.write(pack("BLPOP", *keys, f"{max(seconds, 0.001):.3f}" if link.has_fractions else math.ceil(seconds)))
+        # Its own timeout is late by up to 0.1 s, and for the case that nobody takes the question back.
+        link.write(pack("BLPOP", *keys, math.ceil(seconds) + 1))
 
     def _hear(self, server: int) -> None:
         """Pass on what the server answered."""
@@ -152,12 +161,13 @@ class Bells:
                     return
         self._quietly(server, "RPUSH", key[1], answer[1])  # whoever wanted it has left
 
-    def _cancel(self, server: int) -> None:
+    def _cancel(self, server: int, is_told: bool = False) -> None:
         link = self._links[server]
         if link is not None and self._asked[server]:
-            is_answered = self._quietly(server, "CLIENT", "UNBLOCK", link.client_id) or link.is_readable()
-            # Answered before, or the server has not read the question yet, or does not let us.
-            if not is_answered and not _is_ready(link, _ANSWER_PAUSE_MS):
+            if not is_told:
+                self._sessions[server].post("CLIENT", "UNBLOCK", link.client_id)
+            # No answer: the server had not read the question yet, or does not let us.
+            if not link.is_readable() and not _is_ready(link, _ANSWER_PAUSE_MS):
                 self._drop(server)
                 return
             self._hear(server)
@@ -179,9 +189,13 @@ class Bells:
             self._waiters.pop(waiter, None)
             if self._leader is not waiter:
                 return
-        for server in range(len(self._links)):
-            if self._asked[server]:
-                self._cancel(server)
+        asked = [server for server in range(len(self._links)) if self._asked[server]]
+        for server in asked:
+            link = self._links[server]
+            if link is not None:
+                self._sessions[server].post("CLIENT", "UNBLOCK", link.client_id)
+        for server in asked:
+            self._cancel(server, is_told=True)
         with self._lock:
             self._leader = next(iter(self._waiters), None)
             if self._leader is not None:

@@ -51,7 +51,7 @@ class Link:
         self._connection = pool.make_connection()
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self.scripts: dict[str, Script] = {}
-        self.client_id, self.run_id, self.has_fractions = 0, "", False
+        self.client_id, self.run_id = 0, ""
         try:
             self._connection.connect()
             self._socket: Any = self._connection._sock
@@ -60,8 +60,6 @@ class Link:
                 self._load()
             else:
                 self.client_id = int(self.call("CLIENT", "ID"))
-                lines = bytes(self.call("INFO", "server")).decode(errors="replace")
-                self.has_fractions = parse_version(lines.partition("redis_version:")[2].split("\r")[0]) >= (6,)
         except (redis.RedisError, OSError) as error:
             self._connection.disconnect()
             if isinstance(error, redis.AuthenticationError | redis.ResponseError) and not is_passing(str(error)):

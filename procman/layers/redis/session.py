@@ -85,7 +85,7 @@ class Session:
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._seq = 0
-        self._unanswered: deque[Sent] = deque()
+        self._unanswered: deque[Sent | None] = deque()  # None: an answer that nobody wants
         self._unknown: list[Sent] = []
         self._has_answered = False
         self._packed_takes: dict[tuple[tuple[str, ...], bool], list[bytes]] = {}
@@ -112,6 +112,16 @@ class Session:
         packed = pack(*command)
         with self._lock:
             return self._answer(lambda link: packed, PATIENCE, None)
+
+    def post(self, *command: Any) -> None:
+        """Send a command whose answer does not matter; it may be lost with the connection."""
+        with self._lock:
+            if self._link is not None:
+                try:
+                    self._link.write(pack(*command))
+                    self._unanswered.append(None)
+                except LinkBroken:
+                    self._drop()
 
     def take(self, queues: tuple[str, ...], was_rung: bool, patience: float, wake: WakePipe) -> Entry | float:
         """A message, in flight here from now on, or in how many seconds to look again.
@@ -233,6 +243,10 @@ class Session:
 
     def _settle_one(self, link: Link) -> None:
         sent = self._unanswered[0]
+        if sent is None:
+            link.read()
+            self._unanswered.popleft()
+            return
         try:
             answer: Any = link.read()
         except OutOfMemory:
@@ -250,10 +264,11 @@ class Session:
     def _connected(self) -> Link:
         if self._link is None:
             link = Link(self.client)
+            self._unanswered = deque(sent for sent in self._unanswered if sent is not None)
             try:
                 if self.is_worker:
                     self._say_hello(link)
-                for sent in self._unanswered:
+                for sent in self._sent():
                     link.write(self._pack(link, sent.script, (self.id, sent.seq, *sent.arguments)))
             except BaseException:
                 link.close()
@@ -286,17 +301,17 @@ class Session:
             self._say_hello(link)
 
     def _say_hello(self, link: Link) -> None:
-        waiting = {sent.entry.id for sent in self._unanswered}
+        waiting = {sent.entry.id for sent in self._sent()}
         listed: list[Any] = []
         for entry in list(self.running.values()):
             if entry.id not in waiting and not entry.is_lost:
                 listed += (0, entry.id, entry.raw)
-        for sent in self._unanswered:
+        for sent in self._sent():
             listed += (sent.seq, sent.entry.id, sent.entry.raw)
         arguments = (self.id, self.slot, self.label, int(self.lease * 1000), *listed)
         link.write(self._pack(link, "hello", arguments))
         done, foreign, told = link.read()
-        for sent in [sent for sent in self._unanswered if sent.seq <= done]:
+        for sent in [sent for sent in self._sent() if sent.seq <= done]:
             self._unanswered.remove(sent)
             sent.answer, sent.is_answered = 1, True
             self.running.pop(sent.entry.id, None)
@@ -306,6 +321,9 @@ class Session:
                 entry_.is_lost = True
         if told:
             self._on_told(told)
+
+    def _sent(self) -> list[Sent]:
+        return [sent for sent in self._unanswered if sent is not None]
 
     def _drop(self) -> None:
         if self._link is not None:

@@ -140,6 +140,8 @@ class RedisChannelLayer(Taking, ChannelLayer):
         self, channels: Sequence[str], block: bool = False, timeout: float | None = None
     ) -> tuple[str | None, dict[str, Any] | None]:
         wanted = names.check_receive(channels)
+        if block:
+            self._bells.prepare({self.server_of(name) for name in wanted})
         deadline = None if timeout is None else SystemClock.monotonic() + timeout
         while True:
             turn = next(self._ids) % len(wanted)
@@ -149,8 +151,10 @@ class RedisChannelLayer(Taking, ChannelLayer):
             left = found if deadline is None else min(found, deadline - SystemClock.monotonic())
             if not block or left <= 0:
                 return None, None
-            self._bells.wait(self._bells_of(wanted), left, None)
+            has_rung = self._bells.wait(self._bells_of(wanted), left, None)
             if deadline is not None and deadline - SystemClock.monotonic() <= CLOSE_ENOUGH:
+                if not has_rung:
+                    return None, None
                 block = False  # one last look
 
     def _receive(self, channels: list[str]) -> tuple[str, dict[str, Any]] | float:

@@ -252,6 +252,7 @@ class Taking(Common):
         with self._state:
             if self._keeper is None:
                 self._start_worker()
+        self._bells.prepare(range(len(self._sessions)))
         wake = self._local.wake = WakePipe()
         self._local.held = Held(self._sessions)
         self._local.wake_count = self._wake_count

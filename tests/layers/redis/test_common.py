@@ -1,5 +1,6 @@
 """Two servers, and everything encrypted: the same contract, and where names live."""
 
+import resource
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,7 +58,13 @@ def make_interface(options: dict[str, Any]) -> Iterator[MakeInterface]:
 
 
 class TestTwoServersEncrypted(ConformanceSuite, WorkerSuite, DeathSuite):
-    pass
+    def test_a_worker_that_waits_does_not_poll(self, layer: Any) -> None:
+        layer.take(["never"], 0.01)
+        before = resource.getrusage(resource.RUSAGE_THREAD)
+        assert layer.take(["never"], 1.0) is None
+        after = resource.getrusage(resource.RUSAGE_THREAD)
+        # A look and a taking back at each server; who polls both every 100 ms would be at 20.
+        assert after.ru_nvcsw - before.ru_nvcsw <= 8
 
 
 class TestInterfaceOfTwoServersEncrypted(InterfaceSuite):
