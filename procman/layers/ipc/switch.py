@@ -164,12 +164,17 @@ class Switch(Queues):
             self.again[entry.key] = entry
             entry.timer = self.timers.add(now + REDELIVERY_PAUSE, self._redeliver, entry)
         else:
+            if entry.body is None:
+                reason = "it was given out by a layer that has died since, and nobody else holds it"
+            elif entry.is_redeliverable:
+                reason = "its second worker died too"
+            else:
+                reason = "it cannot be run twice"
             self.dropped_count += 1
             self.log(
                 logging.ERROR,
                 "%s (pid %d) died while it ran a message of %s (reply channel %s); the message is dropped: %s",
-                *(peer.label, peer.pid, entry.channel, entry.reply_channel or "none"),
-                "it cannot be run twice" if not entry.is_redeliverable else "its second worker died too",
+                *(peer.label, peer.pid, entry.channel, entry.reply_channel or "none", reason),
             )
             self.end(entry, LOST, now)
 

@@ -624,6 +624,16 @@ def test_the_death_of_a_worker_counts_at_the_next_hub_too(bench: Bench) -> None:
         assert bench.heard(peer) == [(frames.FAILED, 1, "lost")]
 
 
+def test_a_message_that_only_its_worker_still_knew_is_reported_with_the_reason_when_that_dies() -> None:
+    bench = Bench()
+    runner = worker(bench, "zero")
+    bench.say(runner, frames.RUNNING, [["~zero:1", "mine", 0]])
+    bench.leave(runner)
+    ((_, text),) = [log for log in bench.logs if log[0] >= logging.ERROR]
+    assert "a message of mine" in text and "given out by a layer that has died since" in text
+    assert bench.statistics()["dropped_count"] == 1
+
+
 def test_a_request_that_died_with_hub_and_worker_is_reported() -> None:
     bench = Bench()
     peer = bench.connect(frames.INTERFACE, "i", "zero", "")
