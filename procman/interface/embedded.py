@@ -6,6 +6,7 @@ Nothing but the thread: start, stop, and what went wrong. The layer may be one o
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from procman.layers.base import AsyncChannelLayer, ChannelLayer
 from procman.layers.memory import InMemoryChannelLayer
 from procman.layers.memory_aio import AsyncInMemoryLayer
 from procman.settings import InterfaceSettings, ProjectConfiguration
+
+logger = logging.getLogger("procman.interface")
 
 
 class InterfaceThread:
@@ -33,7 +36,7 @@ class InterfaceThread:
         """Serve on *sockets*, which are listening; returns when requests are taken.
 
         Raises:
-            ProcmanError: the layer cannot be used, or was not reached.
+            ProcmanError: the layer cannot be used, or was not reached. Whatever else went wrong, which is logged too.
         """
         # A daemon: a process that ends does not wait for whoever forgot to stop it.
         self._thread = threading.Thread(target=self._run, args=(sockets,), name="interface", daemon=True)
@@ -58,8 +61,10 @@ class InterfaceThread:
         try:
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._serve(sockets, self._is_ready.set))
-        except ProcmanError as error:
+        except Exception as error:
             self._failure = error
+            if self._is_ready.is_set() or not isinstance(error, ProcmanError):
+                logger.exception("the interface has ended")
         finally:
             self._is_ready.set()
 

@@ -26,6 +26,7 @@ from procman.layers.limits import Limits
 
 logger = logging.getLogger("procman.layers")
 _NEVER = float("inf")
+_EXACT = frozenset({int, str, bytes, float, bool, type(None), list, tuple})
 _LOOK = (0,)  # on a desk: something else than a frame is to be looked at
 _hubs: weakref.WeakSet[LocalHub] = weakref.WeakSet()
 
@@ -141,6 +142,9 @@ class LocalHub:
 
     def call(self, peer: Peer, frame: Frame) -> list[Frame]:
         """Have the hub handle *frame* of *peer*; what it answers to that peer at once."""
+        if not _EXACT.issuperset(map(type, frame)):
+            # A wire would have done that: names may be of a kind of str, such as Django's SafeString.
+            frame = tuple(str.__str__(field) if isinstance(field, str) else field for field in frame)
         with self._lock:
             hub, now = self._hub, self._clock.monotonic()
             due = hub.next_deadline()

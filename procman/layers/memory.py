@@ -134,7 +134,7 @@ class InMemoryChannelLayer(names.NameRules, ChannelLayer):
         return Delivery(channel, codec.decode(body), key, deaths > 0, session, key)
 
     def finish(self, delivery: Delivery, sends: Sequence[Send] = (), session: bytes | None = None) -> None:
-        batch = [(name, self._encode(message), is_group) for name, message, is_group in sends]
+        batch = [(names.plain(name), self._encode(message), is_group) for name, message, is_group in sends]
         desk = self._desk(frames.WORKER)
         self.local.call(desk.peer, (frames.FINISH, delivery.token, batch, session, False))
         self.local.wait_finished(desk)

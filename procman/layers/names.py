@@ -47,7 +47,12 @@ def check_receive(names: Iterable[str]) -> list[str]:
     assert checked, "receive needs at least one channel name"
     for name in checked:
         check_channel(name, True)
-    return checked
+    return [plain(name) for name in checked]
+
+
+def plain(name: str) -> str:
+    """*name* as a str and no kind of it, such as Django's SafeString."""
+    return name if type(name) is str else str.__str__(name)
 
 
 @functools.lru_cache(maxsize=4096)

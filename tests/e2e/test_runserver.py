@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from tests.support.processes import Site, copy_project, descendants, free_port, 
 from tests.support.waiting import wait_until
 
 READY = r"Starting Channels development server at (http://[^\s/]+)"
+SLOW = """
+def slow(request):
+    mark("slow")
+    threading.Event().wait(20)
+    return HttpResponse("late")
+
+import threading
+urlpatterns.append(path("slow/", slow))
+"""
 SEND = "from procman.channels import Group; Group('everybody').send({'text': 'from outside'})"
 
 
@@ -116,6 +126,21 @@ def test_without_the_reloader_ctrl_c_closes_the_sockets_and_runs_their_disconnec
         assert client.protocol.close_code == 1012
         assert '"code": 1012' in (project / "marks.jsonl").read_text()
         assert "Traceback" not in site.log, site.log
+
+
+def test_sigterm_ends_it_although_a_view_runs(fresh: Path) -> None:
+    with (fresh / "mysite" / "urls.py").open("a") as urls:
+        urls.write(SLOW)
+    with served(fresh, "--noreload", "--nothreading") as site, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Browser(site.url).get, "/slow/")
+        marks = fresh / "marks.jsonl"
+        wait_until(lambda: marks.exists() and '"slow"' in marks.read_text())
+        assert site.process is not None
+        started = time.monotonic()
+        site.process.send_signal(signal.SIGTERM)
+        assert site.process.wait(10) == 0, site.log
+        assert time.monotonic() - started < 2.0
+        assert answer.exception(10) is not None or answer.result().status == 503
 
 
 def test_a_layer_process_beside_is_used_so_that_others_reach_the_sockets(project: Path) -> None:

@@ -156,6 +156,20 @@ class ConformanceSuite:
         assert type(received["nested"]["b"]) is bytes
         assert type(received["nested"]["s"]) is str
 
+    def test_names_may_be_of_a_kind_of_str(self, layer: Any) -> None:
+        class Safe(str):  # as Django's SafeString
+            def __str__(self) -> str:
+                return self
+
+        layer.send(Safe("kind"), {"n": 1, "reply_channel": Safe("kind.reply")})
+        layer.group_add(Safe("kinds"), Safe("kind"))
+        layer.send_group(Safe("kinds"), {"n": Safe("2")})
+        assert layer.group_channels(Safe("kinds")) == ["kind"]
+        assert layer.receive_many([Safe("kind")]) == ("kind", {"n": 1, "reply_channel": "kind.reply"})
+        assert layer.receive_many([Safe("kind")], block=True, timeout=10) == ("kind", {"n": "2"})
+        layer.group_discard(Safe("kinds"), Safe("kind"))
+        assert layer.group_channels("kinds") == []
+
     def test_values_of_every_size_of_the_format_survive(self, layer: Any) -> None:
         deep: Any = "bottom"
         for _ in range(50):
@@ -493,6 +507,18 @@ class WorkerSuite:
         assert [each["messages_count"] for each in found] == [2, 1]
         assert [each["messages_pending"] for each in found] == [2, 1]
         assert [each["channel_full_count"] for each in found] == [1, 0]
+
+    def test_a_consumer_may_send_to_names_of_a_kind_of_str(self, layer: Any) -> None:
+        class Safe(str):
+            pass
+
+        layer.send("work", {})
+        delivery = layer.take([Safe("work")], 10)
+        layer.finish(delivery, [Send(Safe("safe"), {"n": 1})])
+        layer.take(["work"], 0)
+        layer.send_and_wait(Safe("safe"), {"n": 2}, timeout=10)
+        assert contents(layer, "safe") == [{"n": 1}, {"n": 2}]
+        assert layer.channel_statistics(Safe("safe"))["messages_count"] >= 2
 
     def test_a_part_for_a_channel_without_an_interface_is_a_send(self, layer: Any) -> None:
         name = layer.new_channel("part?")

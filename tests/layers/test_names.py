@@ -50,3 +50,12 @@ def test_the_channel_of_a_body_names_its_interface() -> None:
     names.check_channel(channel, receive=True)
     assert names.body_owner(channel) == "interface.1.abcd"
     assert names.body_owner("interface.1.abcd!12") == names.body_owner("chat") == ""
+
+
+def test_a_kind_of_str_becomes_a_str() -> None:
+    class Safe(str):
+        def __str__(self) -> str:
+            return self
+
+    assert type(names.plain(Safe("a"))) is str
+    assert [type(name) for name in names.check_receive([Safe("a"), "b"])] == [str, str]
