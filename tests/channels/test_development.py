@@ -94,11 +94,10 @@ def test_worker_threads_run_consumers_until_they_are_stopped(count: int):
 
     wrapper = ChannelLayerWrapper(InMemoryChannelLayer(), "default", [route("test", consumer)])
     workers = WorkerThreads(wrapper, count)
-    before = threading.active_count()
     workers.start()
     for _ in range(count):
         wrapper.send("test", {})
     ran.wait(10)
     workers.stop(10)
     assert len(set(names)) == count
-    assert threading.active_count() == before
+    assert not [thread for thread in threading.enumerate() if thread.name in set(names)]

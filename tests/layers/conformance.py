@@ -22,8 +22,9 @@ from tests.support.waiting import wait_until
 
 Make = Callable[..., Any]
 MIB = 1024 * 1024
-# A kernel may wake a thread for reasons of its own; somebody who polls every 100 ms would be at 10.
-_QUIET_SWITCHES = 3
+# Of three looks of half a second one is to be as quiet as this: a busy machine wakes threads for reasons of its own,
+# but somebody who polls every 100 ms is at 5 in each.
+_QUIET_SWITCHES, _QUIET_CPU = 3, 0.01
 _PROMPT = 0.02
 
 
@@ -63,16 +64,23 @@ def contents(layer: Any, *channels: str) -> list[Any]:
     return found
 
 
-def usage_while_blocked(layer: Any, seconds: float) -> tuple[int, float]:
-    """How often a thread slept anew, and its CPU seconds, while it received in vain."""
-    if isinstance(layer, Blocking):
-        before, after = layer.receive_where_it_runs(["never"], block=True, timeout=seconds)
-    else:
-        before = resource.getrusage(resource.RUSAGE_THREAD)
-        layer.receive_many(["never"], block=True, timeout=seconds)
-        after = resource.getrusage(resource.RUSAGE_THREAD)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return after.ru_nvcsw - before.ru_nvcsw, cpu
+def assert_quiet(wait: Callable[[], tuple[Any, Any]]) -> None:
+    """*wait* returns what the thread that waits had used before and after a wait of half a second."""
+    seen = []
+    for _ in range(3):
+        before, after = wait()
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        seen.append((after.ru_nvcsw - before.ru_nvcsw, cpu))
+        if seen[-1][0] <= _QUIET_SWITCHES and cpu <= _QUIET_CPU:
+            return
+    raise AssertionError(f"it slept anew, and used CPU seconds: {seen}")
+
+
+def measured(wait: Callable[[], object]) -> tuple[Any, Any]:
+    """What this thread had used before and after *wait*."""
+    before = resource.getrusage(resource.RUSAGE_THREAD)
+    wait()
+    return before, resource.getrusage(resource.RUSAGE_THREAD)
 
 
 class ConformanceSuite:
@@ -377,9 +385,10 @@ class ConformanceSuite:
 
     def test_a_blocked_receiver_does_not_poll(self, layer: Any) -> None:
         rest(layer, 0.01)  # connections are made before
-        switches, cpu = usage_while_blocked(layer, 1.0)
-        assert switches <= _QUIET_SWITCHES
-        assert cpu < 0.02
+        if isinstance(layer, Blocking):
+            assert_quiet(lambda: layer.receive_where_it_runs(["never"], block=True, timeout=0.5))
+        else:
+            assert_quiet(lambda: measured(lambda: rest(layer, 0.5)))
 
     def test_a_blocked_receiver_wakes_within_milliseconds(self, make: Make) -> None:
         layer, other = make(), make()
@@ -595,11 +604,7 @@ class WorkerSuite:
 
     def test_a_worker_that_waits_does_not_poll(self, layer: Any) -> None:
         assert layer.take(["never"], 0.01) is None
-        before = resource.getrusage(resource.RUSAGE_THREAD)
-        assert layer.take(["never"], 1.0) is None
-        after = resource.getrusage(resource.RUSAGE_THREAD)
-        assert after.ru_nvcsw - before.ru_nvcsw <= _QUIET_SWITCHES
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.02
+        assert_quiet(lambda: measured(lambda: layer.take(["never"], 0.5)))
 
     def test_a_worker_that_stops_leaves_the_rest_to_others(self, layer: Any) -> None:
         for number in range(40):
