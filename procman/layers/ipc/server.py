@@ -37,6 +37,7 @@ from procman.settings import ENV_LIFETIME_FD, LayerSettings
 
 logger = logging.getLogger("procman.layers")
 _BACKLOG = 1024
+_QUIET = 0.00005  # seconds between two writes; busier than that, one write per loop turn takes all
 _INPUT_LIMIT = frames.limit_bytes(4 * MAX_MESSAGE_SIZE)
 _GREETING_LIMIT = frames.READ_BYTES
 _GREETING_TIMEOUT = 5.0
@@ -55,6 +56,7 @@ class Driver:
         self.settings = hub.settings
         self.connections: dict[Peer, _Connection] = {}
         self._is_flush_due = False
+        self._flushed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._watched: dict[_Connection, None] = {}
@@ -66,9 +68,19 @@ class Driver:
             self._is_flush_due = True
             self.loop.call_soon(self.flush)
 
+    def flush_now_or_soon(self, now: float) -> None:
+        """Write at once if the last time is a while ago: a hub with little to do has nothing to put together."""
+        if self._is_flush_due or now - self._flushed_at < _QUIET:
+            self.flush_soon()
+        else:
+            self.flush()
+            self._flushed_at = now
+
     def flush(self) -> None:
         """Write everything the hub has to say, and set the alarm for what is due next."""
-        self._is_flush_due = False
+        if self._is_flush_due:
+            self._is_flush_due = False
+            self._flushed_at = self.now()
         pack = codec.pack
         for peer, output in self.hub.drain():
             connection = self.connections.get(peer)
@@ -173,7 +185,7 @@ class _Connection(asyncio.Protocol):
             text = "%s (pid %d) sent no frames: %s"
             driver.warn(logging.WARNING, text, escape(peer.label), peer.pid, escape(str(error)))
             self._cut(peer)
-        driver.flush_soon()
+        driver.flush_now_or_soon(now)
 
     def write(self, data: bytes) -> None:
         """Write to a process that reads; past the bound the connection is given up."""
