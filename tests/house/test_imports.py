@@ -39,6 +39,7 @@ DOORS = {
 }
 ASYNCIO = (
     "layers/ipc/aio.py",
+    "layers/ipc/aio_connection.py",
     "layers/ipc/server.py",
     "layers/redis/",
     "layers/memory_aio.py",

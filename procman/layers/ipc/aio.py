@@ -15,7 +15,7 @@ import os
 import random
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from procman.errors import ConfigurationError
 from procman.layers import codec, names
@@ -23,6 +23,7 @@ from procman.layers.base import AsyncChannelLayer, InterfaceHandler, Message, Of
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
+from procman.layers.ipc.aio_connection import HubConnection
 from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
 from procman.layers.parts import Parts
 from procman.settings import ENV_NAME
@@ -114,8 +115,9 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         loop = asyncio.get_running_loop()
         pause = _FIRST_PAUSE
         is_mismatch = False
+        limit = frames.limit_bytes(4 * self.limits.max_message_size)
         while not self._is_closing:
-            protocol = _Protocol(self)
+            protocol = HubConnection(self.address, limit, self._welcomed, self._arrived)
             try:
                 path = addresses.parse(self.address).path
                 await loop.create_unix_connection(lambda made=protocol: made, path)  # type: ignore[misc]
@@ -381,61 +383,6 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
             else:
                 handler.on_reply(name, codec.decode(body), None)
         handler.on_finished(number, session)
-
-
-class _Protocol(asyncio.Protocol):
-    def __init__(self, layer: AsyncIPCLayer) -> None:
-        self._layer = layer
-        self._loop = asyncio.get_running_loop()
-        self._unpacker = codec.Unpacker(frames.limit_bytes(4 * layer.limits.max_message_size))
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self.welcomed: asyncio.Future[None] = self._loop.create_future()
-        self.lost: asyncio.Future[None] = self._loop.create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
-        self._transport = transport = cast("asyncio.Transport", transport)
-        transport.set_write_buffer_limits(high=1 << 30)
-
-    def write(self, frame: tuple[Any, ...]) -> None:
-        if not self._out:
-            self._loop.call_soon(self.flush)
-        self._out.append(codec.pack(frame))
-
-    def flush(self) -> None:
-        if self._out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-        self._out.clear()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._unpacker.feed(data)
-            for frame in self._unpacker.frames():
-                if self.welcomed.done():
-                    self._layer._arrived(frame)
-                else:
-                    hub_id, was_dead, _ = frames.check_welcome(frame, self._layer.address)
-                    self.welcomed.set_result(None)
-                    self._layer._welcomed(self, hub_id, was_dead)
-        except ProtocolMismatch as error:
-            if not self.welcomed.done():
-                self.welcomed.set_exception(error)
-            self.close()
-        except ValueError:
-            self.close()  # no frames of the hub: connect again
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.welcomed.done():
-            self.welcomed.set_exception(ConnectionResetError("the layer closed the connection"))
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-        if not self.welcomed.done():
-            self.welcomed.cancel()
 
 
 class _Lost(Exception):

@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,8 @@ class Connection:
         "__weakref__",
         "_frames",
         "_poll",
+        "_reading",
+        "_rest",
         "_socket",
         "_unpacker",
         "_wake",
@@ -68,7 +71,8 @@ class Connection:
         self.take_channels: tuple[str, ...] | None = None
         self.hub_id = ""
         self.number = self.delivered = self.begun = self.given_back = 0
-        self._writing = threading.Lock()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._rest: deque[Any] = deque()
         try:
             # A timeout of the kernel, not settimeout(): that would poll before each call.
             seconds = int(send_timeout)
@@ -104,23 +108,40 @@ class Connection:
                 self.was_woken = True
                 return None
             try:
-                data = self._socket.recv(_READ_BYTES)
-                if not data:
-                    raise ConnectionBroken("the layer closed the connection")
-                self._unpacker.feed(data)
-                for frame in self._frames:
-                    return frame
+                with self._reading:
+                    data = self._socket.recv(_READ_BYTES)
+                    if not data:
+                        raise ConnectionBroken("the layer closed the connection")
+                    self._unpacker.feed(data)
+                    for frame in self._frames:
+                        return frame
             except (OSError, ValueError) as error:
                 raise ConnectionBroken(str(error)) from error
 
     def read_fetched(self) -> Any:
         """The next frame that has arrived already, else None. Raises ConnectionBroken."""
         try:
-            for frame in self._frames:
-                return frame
+            with self._reading:
+                if self._rest:
+                    return self._rest.popleft()
+                for frame in self._frames:
+                    return frame
         except ValueError as error:
             raise ConnectionBroken(str(error)) from error
         return None
+
+    def read_rest(self) -> list[Any]:
+        """All frames that a hub which has gone had sent and that are unread; they stay to be read.
+
+        For any thread: the one that reads may be inside a consumer.
+        """
+        with self._reading:
+            with contextlib.suppress(OSError, ValueError):
+                while data := self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT):
+                    self._unpacker.feed(data)
+            with contextlib.suppress(ValueError):
+                self._rest.extend(self._frames)
+            return list(self._rest)
 
     def answer(self, rid: int, timeout: float | None) -> Any:
         """What the hub answers to the request *rid*.

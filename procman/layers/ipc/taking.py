@@ -129,6 +129,7 @@ class Taking:
     def _forget_connection(self) -> None:
         old: Connection | None = self._local.__dict__.pop("worker", None)
         if old is not None:
+            self._note_rest(old)
             old.close()
 
     def _replace_connection(self, is_taking: bool = False) -> None:
@@ -237,6 +238,11 @@ class Taking:
             with self._state:
                 self._unacknowledged.pop(frame[1], None)
 
+    def _note_rest(self, connection: Connection) -> None:
+        """A finish that the hub had acknowledged before it died must not be sent to its successor."""
+        for frame in connection.read_rest():
+            self._note(frame)
+
     # -- the watcher --------------------------------------------------------------------------------------------------
 
     def _start_watcher(self) -> None:
@@ -246,6 +252,10 @@ class Taking:
 
     def _report(self, connection: Connection) -> None:
         """What a hub that does not know this process must hear; called by the watcher for each connection."""
+        with self._state:
+            stale = [each for (hub_id, _), each in self._connections.items() if hub_id != connection.hub_id]
+        for each in stale:
+            self._note_rest(each)
         with self._state:
             last, self._watched_hub = self._watched_hub, connection.hub_id
             if last is not None and last != connection.hub_id:

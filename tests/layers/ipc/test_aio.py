@@ -14,7 +14,7 @@ import pytest
 
 from procman.errors import ConfigurationError
 from procman.layers import codec
-from procman.layers.base import Send
+from procman.layers.base import Offer, Send
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import IPCChannelLayer, frames
 from procman.layers.ipc.aio import AsyncIPCLayer
@@ -188,6 +188,38 @@ def test_serving_after_connecting_is_refused(loop: LoopThread, shared_hub: HubPr
     with pytest.raises(ConfigurationError):
         layer.serve(object())  # type: ignore[arg-type]
     loop.run(layer.close())
+
+
+def test_the_end_of_a_frame_is_heard_though_the_next_write_finds_the_hub_dead(loop: LoopThread, tmp_path: Path) -> None:
+    path = f"{tmp_path}/hub.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(4)
+        listener.settimeout(20)
+        made: list[socket.socket] = []
+
+        def welcome() -> None:
+            made.append(listener.accept()[0])
+            made[0].recv(4096)
+            made[0].sendall(codec.pack((frames.WELCOME, frames.VERSION, "one", False, 1)))
+
+        thread = threading.Thread(target=welcome)
+        thread.start()
+        interface = RecordingInterface(f"ipc://{path}", loop)
+        thread.join(10)
+        number = interface.offer("a", {})
+        assert made[0].recv(65536)
+
+        def die_and_offer() -> None:
+            made[0].sendall(codec.pack((frames.FINISHED, number, None, ())))
+            made[0].close()
+            interface.layer.offer(Offer(99, "a", interface.layer.encode({}), interface.channel()))
+            assert interface.layer._protocol is not None
+            interface.layer._protocol.flush()
+
+        loop.call(die_and_offer)
+        assert interface.heard("finished")[0] == number
+        interface.close()
 
 
 def test_an_interface_says_once_that_the_hub_is_of_another_version_and_comes_back_to_its_own(

@@ -123,3 +123,25 @@ def test_where_nobody_listens_the_impatient_hear_it_at_once_and_the_patient_may_
     with pytest.raises(Woken):
         connect(path, "ipc:///x", HELLO, 1000, 30, wake)
     assert SystemClock.monotonic() - begin < 10
+
+
+def test_what_a_dead_hub_had_said_is_heard_by_others_and_still_read_by_the_thread_in_order(
+    ends: tuple[Connection, socket.socket],
+) -> None:
+    connection, hub = ends
+    hub.sendall(b"".join(codec.pack((frames.OK, number, None)) for number in range(3)) + codec.pack((1, 2))[:1])
+    assert connection.read(5)[1] == 0
+    hub.sendall(codec.pack((frames.OK, 3, None)))
+    hub.close()
+    assert [frame[:2] for frame in connection.read_rest()][:2] == [[frames.OK, 1], [frames.OK, 2]]
+    assert connection.read_fetched()[1] == 1
+    assert connection.read(5)[1] == 2
+
+
+def test_the_rest_of_a_hub_that_lives_is_not_waited_for(ends: tuple[Connection, socket.socket]) -> None:
+    connection, hub = ends
+    hub.sendall(codec.pack((frames.OK, 1, None)))
+    assert [frame[1] for frame in connection.read_rest()] == [1]
+    assert connection.read_rest() == connection.read_rest()
+    hub.sendall(codec.pack((frames.OK, 2, None)))
+    assert [connection.read(5)[1], connection.read(5)[1]] == [1, 2]
