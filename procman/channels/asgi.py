@@ -6,6 +6,7 @@ routing, so that its views are served.
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from typing import Any
@@ -31,6 +32,7 @@ _REPLACEMENTS = {
 
 
 _BACKENDS = {"ipc": DEFAULT_BACKEND, "redis": "procman.layers.redis.RedisChannelLayer"}
+_KEYS = ("BACKEND", "ROUTING", "CONFIG", "TEST_CONFIG")
 # Options that every layer has: kept where ``PROCMAN_LAYER`` puts another layer in the place of the one in the settings.
 _COMMON_OPTIONS = frozenset(
     {"expiry", "group_expiry", "capacity", "channel_capacity", "max_message_size", "prefix"}
@@ -48,6 +50,23 @@ def _other_backend(name: str, backend: str) -> str | None:
 
 class InvalidChannelLayerError(ValueError):
     """``CHANNEL_LAYERS`` names no usable layer: the text says which alias and key to change."""
+
+
+def _check_keys(name: str, described: dict[str, Any], config: Any, backend_class: Any) -> None:
+    """Refuse what would be ignored: a key beside ``CONFIG``, an option that the layer does not have."""
+    for key in described:
+        if key not in _KEYS:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}] has {key!r}, which means nothing: it may have {', '.join(_KEYS)}"
+            )
+    if not isinstance(config, dict):
+        raise InvalidChannelLayerError(f"CONFIG of CHANNEL_LAYERS[{name!r}] is {config!r}; write a dict of options")
+    known = inspect.signature(backend_class).parameters
+    unknown = [option for option in config if option not in known]
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        raise InvalidChannelLayerError(
+            f"CONFIG of CHANNEL_LAYERS[{name!r}] has no option {unknown[0]!r}; the layer takes {', '.join(known)}"
+        )
 
 
 class ChannelLayerManager:
@@ -113,6 +132,7 @@ class ChannelLayerManager:
         backend_class = self.backend_class(name)
         if "ROUTING" not in self._config(name):
             raise InvalidChannelLayerError(f"no ROUTING specified for CHANNEL_LAYERS[{name!r}]")
+        _check_keys(name, self._config(name), config, backend_class)
         try:
             layer = backend_class(**self.options(name, config))
         except (TypeError, ValueError) as error:

@@ -149,7 +149,8 @@ class InterfaceServer:
             LayerUnavailable: the layer was not reached at the start.
         """
         _silence_uvicorn()
-        await self.layer.connect(CONNECT_TIMEOUT)
+        if not await self._connect():
+            return
         server = self._uvicorn
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
@@ -162,6 +163,22 @@ class InterfaceServer:
                 await self._tick(self._stopping.wait())
         finally:
             await self._end()
+
+    async def _connect(self) -> bool:
+        """Connect the layer, unless ``stop`` is called first. Raises LayerUnavailable."""
+        connecting = asyncio.ensure_future(self.layer.connect(CONNECT_TIMEOUT))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                await connecting
+                return True
+            logger.info("interface stopped before it reached the channel layer")
+            return False
+        finally:
+            connecting.cancel()
+            stopping.cancel()
+            await asyncio.wait((connecting, stopping), timeout=GIVE_UP_TIMEOUT)
 
     def stop(self, hurry: bool = False) -> None:
         """Begin the end: no new connections, sockets are closed with 1012, requests in progress may finish.

@@ -17,6 +17,7 @@ GROUP_EXPIRY = 86400.0
 CAPACITY = 100
 MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 _CACHED_NAMES = 1024
+_LARGEST = 2**31 - 1  # of seconds, messages and bytes
 _MAX_PATTERNS = 1024
 
 
@@ -40,10 +41,14 @@ class Limits:
         channel_capacity: Mapping[Any, int] | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
     ) -> None:
-        self.expiry = _positive("expiry", expiry)
-        self.group_expiry = _positive("group_expiry", group_expiry)
-        self.capacity = int(_positive("capacity", capacity))
-        self.max_message_size = int(_positive("max_message_size", max_message_size))
+        self.expiry = check_positive("expiry", expiry)
+        self.group_expiry = check_positive("group_expiry", group_expiry)
+        self.capacity = int(check_positive("capacity", capacity))
+        self.max_message_size = int(check_positive("max_message_size", max_message_size))
+        if not isinstance(channel_capacity, Mapping | None):
+            raise ConfigurationError(
+                f"the layer's channel_capacity is {channel_capacity!r}; write a dict such as {{'http.request*': 500}}"
+            )
         self.patterns = [_compile(pattern, count) for pattern, count in (channel_capacity or {}).items()]
         self._cache: dict[str, int] = {}
 
@@ -77,14 +82,15 @@ class Limits:
         return cls(expiry, group_expiry, capacity, compiled, max_message_size)
 
 
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigurationError(f"the layer's {name} is {value!r}; it must be a number above 0")
+def check_positive(name: str, value: Any) -> float:
+    """*value*, the option *name* of a layer. Raises ConfigurationError: it is no number above 0, or too large to be."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        raise ConfigurationError(f"the layer's {name} is {value!r}; it must be a number above 0 and at most {_LARGEST}")
     return float(value)
 
 
 def _compile(pattern: Any, count: Any) -> tuple[re.Pattern[str], int]:
-    checked = int(_positive(f"channel_capacity[{pattern!r}]", count))
+    checked = int(check_positive(f"channel_capacity[{pattern!r}]", count))
     if isinstance(pattern, re.Pattern):
         return pattern, checked
     if not isinstance(pattern, str):

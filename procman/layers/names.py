@@ -14,6 +14,7 @@ import string
 from collections.abc import Iterable
 
 MAX_LENGTH = 99
+MAX_RECEIVED = 4096
 NORMAL, SINGLE_READER, PROCESS_LOCAL = "normal", "single-reader", "process-local"
 
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
@@ -43,7 +44,11 @@ def check_channel(name: str, receive: bool = False) -> None:
 
 def check_receive(names: Iterable[str]) -> list[str]:
     """*names* as a list, each fit to receive from. Raises TypeError; AssertionError for none at all, as 1.x did."""
+    if isinstance(names, str):
+        raise TypeError(f"receive takes a list of channel names: write [{names!r}]")
     checked = list(names)
+    if len(checked) > MAX_RECEIVED:
+        raise TypeError(f"receive takes at most {MAX_RECEIVED} channel names at once, not {len(checked)}")
     assert checked, "receive needs at least one channel name"
     for name in checked:
         check_channel(name, True)

@@ -13,9 +13,12 @@ from procman.channels.asgi import (
     channel_layers,
     get_channel_layer,
 )
+from procman.errors import ConfigurationError
 from tests.channels.layer import RecordingLayer
 
 MEMORY = "procman.layers.memory.InMemoryChannelLayer"
+IPC = "procman.layers.ipc.IPCChannelLayer"
+REDIS = "procman.layers.redis.RedisChannelLayer"
 RECORDING = "tests.channels.layer.RecordingLayer"
 
 
@@ -26,13 +29,26 @@ RECORDING = "tests.channels.layer.RecordingLayer"
         ({"BACKEND": RECORDING}, "no ROUTING"),
         ({"BACKEND": "procman.no_such.Layer", "ROUTING": []}, "cannot import module 'procman.no_such'"),
         ({"BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": []}, "procman.layers.redis.RedisChannelLayer"),
-        ({"BACKEND": MEMORY, "ROUTING": [], "CONFIG": {"no_such": 1}}, "CONFIG.*no_such"),
+        ({"BACKEND": MEMORY, "ROUTING": [], "CONFIG": {"no_such": 1}}, "no option 'no_such'; the layer takes expiry,"),
+        ({"BACKEND": MEMORY, "ROUTING": [], "CONFIG": 5}, "CONFIG of .* is 5; write a dict"),
+        ({"BACKEND": MEMORY, "ROUTING": [], "OPTIONS": {}}, "'OPTIONS', which means nothing: it may have BACKEND,"),
+        ({"BACKEND": IPC, "ROUTING": [], "CONFIG": {"address": 5}}, "address is 5; write a text"),
+        ({"BACKEND": IPC, "ROUTING": [], "CONFIG": {"address": "ipc:///x\0"}}, "write a text"),
+        ({"BACKEND": IPC, "ROUTING": [], "CONFIG": {"connect_timeout": "x"}}, "connect_timeout is 'x'"),
+        ({"BACKEND": IPC, "ROUTING": [], "CONFIG": {"capacity": 10**30}}, "capacity is 1000"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"claim_after": float("nan")}}, "claim_after is nan"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"expiry": float("inf")}}, "expiry is inf"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"hosts": []}}, "names no Redis server"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"hosts": ""}}, "names no Redis server"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"hosts": 5}}, "'hosts' holds an item of type int"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"symmetric_encryption_keys": []}}, "symmetric_encryption_keys"),
+        ({"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"channel_capacity": 5}}, "channel_capacity is 5; write a dict"),
     ],
 )
 def test_a_wrong_configuration_is_named(config, text):
     with (
         override_settings(CHANNEL_LAYERS={"default": config}),
-        pytest.raises(InvalidChannelLayerError, match=text),
+        pytest.raises((InvalidChannelLayerError, ConfigurationError), match=text),
     ):
         ChannelLayerManager()["default"]
 

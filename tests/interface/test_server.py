@@ -1,5 +1,6 @@
 """The server as a whole: start, limits of the HTTP parser, the end."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from procman.errors import ConfigurationError
-from procman.interface.server import MAX_HEADER_BYTES, make_layer, run_interface
+from procman.interface.server import MAX_HEADER_BYTES, InterfaceServer, make_layer, run_interface
 from procman.settings import InterfaceSettings, ProjectConfiguration
 from tests.support.interface import read_response, running_interface
 from tests.support.waiting import wait_until
@@ -202,6 +203,26 @@ def test_the_process_announces_itself_and_ends_with_its_supervisor():
 def test_a_layer_that_processes_cannot_share_is_a_clear_error(layer):
     with pytest.raises(ConfigurationError, match=layer):
         make_layer(ProjectConfiguration("x", layer))
+
+
+def test_a_stop_ends_the_wait_for_a_layer_that_does_not_come(caplog):
+    from tests.support.layer import FakeLayer
+
+    class Silent(FakeLayer):
+        async def connect(self, timeout=None):
+            asyncio.get_running_loop().call_soon(server.stop)
+            await asyncio.Event().wait()
+
+    async def run():
+        nonlocal server
+        server = InterfaceServer(InterfaceSettings(), ProjectConfiguration("x", "fake://"), Silent())
+        async with asyncio.timeout(5):
+            await server.run([])
+
+    server = None
+    with caplog.at_level("INFO", logger="procman.interface"):
+        asyncio.run(run())
+    assert "interface stopped before it reached the channel layer" in caplog.text
 
 
 def test_a_layer_that_is_not_there_is_status_1_and_one_line(monkeypatch, caplog):

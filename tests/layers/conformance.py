@@ -110,6 +110,17 @@ class ConformanceSuite:
         with pytest.raises(TypeError):
             layer.receive_many([name])
 
+    def test_a_name_for_a_list_and_too_long_a_list_are_refused(self, layer: Any) -> None:
+        with pytest.raises(TypeError, match="a list"):
+            layer.receive_many("abc")
+        with pytest.raises(TypeError, match="at most 4096"):
+            layer.receive_many([f"c{number}" for number in range(5000)])
+
+    @pytest.mark.parametrize("message", [[1], "x", 5, None])
+    def test_what_is_no_dict_is_no_message(self, layer: Any, message: Any) -> None:
+        with pytest.raises(TypeError, match="a dict"):
+            layer.send("c", message)
+
     @pytest.mark.parametrize("name", ["bad name", "a?", "a!\n", "x" * 100, b"bytes", "a!b!c"])
     def test_names_that_cannot_be_sent_to_are_refused(self, layer: Any, name: Any) -> None:
         with pytest.raises(TypeError):

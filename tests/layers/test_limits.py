@@ -38,6 +38,10 @@ def test_capacities_are_remembered_for_a_bounded_number_of_names() -> None:
         {"capacity": True},
         {"channel_capacity": {"a": 0}},
         {"channel_capacity": {5: 1}},
+        {"channel_capacity": ["a"]},
+        {"expiry": float("inf")},
+        {"group_expiry": float("nan")},
+        {"capacity": 10**30},
     ],
 )
 def test_values_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ def parse(url: str) -> Address:
     Raises:
         ConfigurationError: unknown scheme, or an ``ipc`` path that is not absolute or too long for a socket.
     """
+    if not isinstance(url, str) or "\0" in url:
+        raise ConfigurationError(f"the layer's address is {url!r}; write a text such as ipc:///path/to.sock")
     scheme, separator, rest = url.partition("://")
     if not separator and url.startswith("/"):
         scheme, rest = "ipc", url

@@ -24,7 +24,7 @@ from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
 from procman.layers.ipc.aio_connection import HubConnection
-from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits, check_positive
 from procman.layers.parts import Parts
 from procman.settings import ENV_NAME
 
@@ -67,7 +67,7 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         del prefix
         self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
-        self.connect_timeout = connect_timeout
+        self.connect_timeout = check_positive("connect_timeout", connect_timeout)
         self.address = address if address is not None else addresses.default_address()
         self.name: str | None = None
         self._handler: InterfaceHandler | None = None

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from procman.layers.names import MAX_RECEIVED
+
 # Measured: a queued message of 10 bytes takes 455 bytes (CPython 3.11), its name and its key included.
 OVERHEAD_BYTES = 512
 # Requests of one connection that wait: receivers, and sends for which there is no room. An interface parks one chunk
 # per request that has a body.
 MAX_PARKED = 4096
 # Names in one TAKE or RECEIVE, and in all receives of a connection.
-MAX_NAMES = 4096
+MAX_NAMES = MAX_RECEIVED
 # Finishes that wait for room or for their interface; a worker thread has one at most.
 MAX_FINISHES = 10_000
 # Offers and sockets of one interface: far above its own bounds (``--max-sockets``, ``--max-requests``).

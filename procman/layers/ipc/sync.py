@@ -26,7 +26,7 @@ from procman.layers.ipc import address as addresses
 from procman.layers.ipc import frames
 from procman.layers.ipc.connection import Connection, ConnectionBroken, connect
 from procman.layers.ipc.taking import ANSWER_TIMEOUT, Taking
-from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits, check_positive
 from procman.layers.wake import WakePipe
 
 CONNECT_TIMEOUT = 5.0
@@ -65,7 +65,9 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         self.limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         self.expiry, self.group_expiry, self.capacity = expiry, group_expiry, capacity
         self.channel_capacity = dict(channel_capacity or {})
-        self.connect_timeout = connect_timeout
+        self.connect_timeout = check_positive("connect_timeout", connect_timeout)
+        if address is not None:
+            addresses.parse(address)
         self._address = address
         self._reset()
         _layers.add(self)

@@ -94,6 +94,8 @@ def parse_hosts(address: str | Sequence[Any], options: Mapping[str, Any] | None 
     """
     if isinstance(address, bytes):
         address = address.decode()
+    if not isinstance(address, Sequence):
+        address = [address]
     common = check_options(dict(options or {}), "the layer's connection_kwargs")
     entries: Sequence[Any] = (
         [part for part in _BETWEEN.split(address.strip()) if part] if isinstance(address, str) else address

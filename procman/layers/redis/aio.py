@@ -19,7 +19,7 @@ from procman.errors import ConfigurationError
 from procman.layers import codec, names
 from procman.layers.base import AsyncChannelLayer, InterfaceHandler, Message, Offer, OpenSocket
 from procman.layers.errors import ChannelFull
-from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits, check_positive
 from procman.layers.redis import entries
 from procman.layers.redis.asession import CONNECT_TIMEOUT, AsyncSession
 from procman.layers.redis.bells import CLOSE_ENOUGH, LONGEST_WAIT
@@ -57,7 +57,7 @@ class AsyncRedisLayer(Common, AsyncChannelLayer):
         del claim_after  # of workers
         limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         super().__init__(address, hosts, connection_kwargs, prefix, symmetric_encryption_keys, limits)
-        self.connect_timeout, self.lease = connect_timeout, lease
+        self.connect_timeout, self.lease = check_positive("connect_timeout", connect_timeout), lease
         self.name: str | None = None
         self._sessions = [AsyncSession(host, self._prefix, connect_timeout) for host in self.hosts]
         self._home = 0
@@ -92,9 +92,10 @@ class AsyncRedisLayer(Common, AsyncChannelLayer):
         return f"{self._sessions[0].id}.{self._count}"
 
     def _fields(self, channel: str, message: Message, flags: int = 0) -> tuple[Any, ...]:
+        body = self.encode(message)
         reply = message.get("reply_channel")
         known = reply if isinstance(reply, str) else ""
-        return entries.send_fields(channel, self.encode(message), known, self._new_id(), self.limits, flags)
+        return entries.send_fields(channel, body, known, self._new_id(), self.limits, flags)
 
     async def send(self, channel: str, message: Message) -> None:
         names.check_channel(channel)

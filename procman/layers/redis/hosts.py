@@ -18,7 +18,7 @@ LOCAL = "redis://localhost:6379/0"
 
 def is_redis(address: str) -> bool:
     """Whether *address* names Redis servers."""
-    return address == "redis" or address.partition("://")[0] in SCHEMES
+    return isinstance(address, str) and (address == "redis" or address.partition("://")[0] in SCHEMES)
 
 
 def choose_hosts(
@@ -30,7 +30,8 @@ def choose_hosts(
     """The servers, in the order of the sharding. Raises ConfigurationError."""
     chosen: Any = environ.get(ENV_LAYER, "")
     if not is_redis(chosen):
-        chosen = address or hosts or "redis"
+        given = hosts if address is None else address
+        chosen = "redis" if given is None else given
     if chosen in ("redis", "redis://"):
         chosen = platform_address(environ) or LOCAL
     return parse_hosts(chosen, options)

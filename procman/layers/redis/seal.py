@@ -19,7 +19,7 @@ class Seal:
     """
 
     def __init__(self, keys: Sequence[str | bytes] | None, prefix: str) -> None:
-        self._cipher = Cipher(keys) if keys else None
+        self._cipher = None if keys is None else Cipher(keys)
         self._context = prefix.encode()
 
     def close(self, plain: bytes) -> bytes:

@@ -19,7 +19,7 @@ from procman.clock import SystemClock
 from procman.layers import names
 from procman.layers.base import ChannelLayer, Message
 from procman.layers.errors import ChannelFull, LayerUnavailable, ReplyChannelGone
-from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits
+from procman.layers.limits import CAPACITY, EXPIRY, GROUP_EXPIRY, MAX_MESSAGE_SIZE, Limits, check_positive
 from procman.layers.redis import entries
 from procman.layers.redis.bells import CLOSE_ENOUGH, LONGEST_WAIT, Bells
 from procman.layers.redis.common import build_statistics, log_refused
@@ -67,7 +67,7 @@ class RedisChannelLayer(Taking, ChannelLayer):
         limits = Limits(expiry, group_expiry, capacity, channel_capacity, max_message_size)
         super().__init__(address, hosts, connection_kwargs, prefix, symmetric_encryption_keys, limits)
         self.channel_capacity = dict(channel_capacity or {})
-        self.claim_after = claim_after
+        self.claim_after = check_positive("claim_after", claim_after)
         self._reset()
         _layers.add(self)
 

@@ -232,11 +232,11 @@ class Taking(Common):
         return self._seal.close(codec.encode(message, self.limits.max_message_size))
 
     def _fields(self, channel: str, message: Message, body: bytes | None = None) -> tuple[Any, ...]:
+        if body is None:
+            body = self._encode(message)
         reply = message.get("reply_channel")
         known = reply if isinstance(reply, str) else ""
-        return entries.send_fields(
-            channel, self._encode(message) if body is None else body, known, self._new_id(), self.limits
-        )
+        return entries.send_fields(channel, body, known, self._new_id(), self.limits)
 
     def _new_id(self) -> str:
         return f"{self._sessions[0].id}.{next(self._ids)}"

@@ -228,6 +228,11 @@ def group_sends(asked: argparse.Namespace) -> dict[str, float]:
             channel = f"{interface.name}!{number}"
             interface.layer.socket_opened(OpenSocket(channel, "/", 0))
             await interface.layer.group_add("everybody", channel)
+        # A layer may tell the interface a moment after it has told the caller.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                while interface.members != size:
+                    await asyncio.sleep(0.01)
         if interface.members != size:
             raise SystemExit(f"{interface.members} of {size} members were added")
         calls: list[float] = []
