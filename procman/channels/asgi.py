@@ -34,7 +34,7 @@ _REPLACEMENTS = {
 _BACKENDS = {"ipc": DEFAULT_BACKEND, "redis": "procman.layers.redis.RedisChannelLayer"}
 _KEYS = ("BACKEND", "ROUTING", "CONFIG", "TEST_CONFIG")
 # Options that every layer has: kept where ``PROCMAN_LAYER`` puts another layer in the place of the one in the settings.
-_COMMON_OPTIONS = frozenset(
+COMMON_OPTIONS = frozenset(
     {"expiry", "group_expiry", "capacity", "channel_capacity", "max_message_size", "prefix"}
 )  # fmt: skip
 
@@ -52,8 +52,8 @@ class InvalidChannelLayerError(ValueError):
     """``CHANNEL_LAYERS`` names no usable layer: the text says which alias and key to change."""
 
 
-def _check_keys(name: str, described: dict[str, Any], config: Any, backend_class: Any) -> None:
-    """Refuse what would be ignored: a key beside ``CONFIG``, an option that the layer does not have."""
+def _check_keys(name: str, described: dict[str, Any], config: Any) -> None:
+    """Refuse a key beside ``CONFIG``, which would be ignored."""
     for key in described:
         if key not in _KEYS:
             raise InvalidChannelLayerError(
@@ -61,7 +61,14 @@ def _check_keys(name: str, described: dict[str, Any], config: Any, backend_class
             )
     if not isinstance(config, dict):
         raise InvalidChannelLayerError(f"CONFIG of CHANNEL_LAYERS[{name!r}] is {config!r}; write a dict of options")
-    known = inspect.signature(backend_class).parameters
+
+
+def _check_options(name: str, config: dict[str, Any], backend_class: Any) -> None:
+    """Refuse an option that the layer does not have."""
+    try:
+        known = inspect.signature(backend_class).parameters
+    except ValueError:  # a class written in C, which is no layer of ours
+        return
     unknown = [option for option in config if option not in known]
     if unknown and not any(each.kind is each.VAR_KEYWORD for each in known.values()):
         raise InvalidChannelLayerError(
@@ -123,18 +130,21 @@ class ChannelLayerManager:
             ) from error
 
     def options(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
-        """What of *config* concerns the layer that is used."""
-        if not _other_backend(name, str(self._config(name).get("BACKEND"))):
-            return config
-        return {option: value for option, value in config.items() if option in _COMMON_OPTIONS}
+        """What of *config* concerns the layer that is used. Raises InvalidChannelLayerError for what it cannot mean."""
+        described = self._config(name)
+        _check_keys(name, described, config)
+        if _other_backend(name, str(described.get("BACKEND"))):
+            return {option: value for option, value in config.items() if option in COMMON_OPTIONS}
+        _check_options(name, config, self.backend_class(name))
+        return config
 
     def _make(self, name: str, config: dict[str, Any]) -> ChannelLayerWrapper:
         backend_class = self.backend_class(name)
         if "ROUTING" not in self._config(name):
             raise InvalidChannelLayerError(f"no ROUTING specified for CHANNEL_LAYERS[{name!r}]")
-        _check_keys(name, self._config(name), config, backend_class)
+        options = self.options(name, config)
         try:
-            layer = backend_class(**self.options(name, config))
+            layer = backend_class(**options)
         except (TypeError, ValueError) as error:
             raise InvalidChannelLayerError(f"CONFIG of CHANNEL_LAYERS[{name!r}] is refused: {error}") from error
         return ChannelLayerWrapper(layer, name, self._config(name)["ROUTING"])

@@ -75,11 +75,11 @@ def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:
         settings = channel_layers.configs[DEFAULT_CHANNEL_LAYER]
         try:
             backend = channel_layers.backend_class(DEFAULT_CHANNEL_LAYER)
+            config = channel_layers.options(DEFAULT_CHANNEL_LAYER, settings.get("CONFIG") or {})
         except InvalidChannelLayerError as error:
             raise ConfigurationError(str(error)) from error
         if "ROUTING" not in settings:
             raise ConfigurationError("CHANNEL_LAYERS['default'] has no ROUTING: name your list of routes, or give []")
-        config = channel_layers.options(DEFAULT_CHANNEL_LAYER, dict(settings.get("CONFIG") or {}))
     with _blaming("CONFIG of CHANNEL_LAYERS['default']"):
         backend(**config)
     with _blaming("ROUTING of CHANNEL_LAYERS['default']"):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from procman.channels import DEFAULT_CHANNEL_LAYER
-from procman.channels.asgi import DEFAULT_BACKEND, ChannelLayerManager, ChannelLayerWrapper
+from procman.channels.asgi import COMMON_OPTIONS, DEFAULT_BACKEND, ChannelLayerManager, ChannelLayerWrapper
 from procman.channels.worker import Worker, WorkerGroup
 from procman.importing import import_object
 from procman.layers.errors import LayerUnavailable
@@ -35,8 +35,6 @@ _SOCKET_WORDS = {
     "rejected": "REJECT",
     "disconnected": "DISCONNECT",
 }
-# Of CONFIG, what the in-memory layer understands as well.
-_LIMITS = ("expiry", "group_expiry", "capacity", "channel_capacity", "max_message_size")
 
 
 def choose_layer(manager: ChannelLayerManager) -> tuple[ChannelLayerWrapper, str]:
@@ -56,7 +54,7 @@ def choose_layer(manager: ChannelLayerManager) -> tuple[ChannelLayerWrapper, str
     else:
         return wrapper, ""
     config = manager.configs[DEFAULT_CHANNEL_LAYER].get("CONFIG") or {}
-    limits = {name: config[name] for name in _LIMITS if name in config}
+    limits = {name: config[name] for name in COMMON_OPTIONS if name in config}
     local = ChannelLayerWrapper(InMemoryChannelLayer(**limits), DEFAULT_CHANNEL_LAYER, wrapper.routing)
     manager.set(DEFAULT_CHANNEL_LAYER, local)
     return local, (

@@ -36,6 +36,7 @@ def command(as_json: bool, layer: str | None, settings: str | None) -> None:
     """Report what would go wrong: settings, routing, layer, limits. Starts nothing. Exit status 2 with an error."""
     from procman.cli.project import choose_layer, describe_project, enter_project
     from procman.errors import ConfigurationError
+    from procman.layers.redis.hosts import is_redis
 
     enter_project(settings)
     project = describe_project()
@@ -46,7 +47,8 @@ def command(as_json: bool, layer: str | None, settings: str | None) -> None:
         found.append(Finding("error", str(error)))
         address = layer or project.layer
     else:
-        found += layer_findings(address, project.layer_config)
+        # A Redis address of the project is fit to be shown, without passwords: the servers are chosen once more.
+        found += layer_findings("redis" if is_redis(address) else address, project.layer_config, layer)
     address = _hide(address)
     if as_json:
         click.echo(
@@ -111,8 +113,11 @@ def _hide(address: str) -> str:
     return hide(address)
 
 
-def layer_findings(address: str, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether the layer at *address* can work: the directory of its socket, or its Redis servers, which are asked."""
+def layer_findings(address: str, config: Mapping[str, Any], layer: str | None = None) -> Iterator[Finding]:
+    """Whether the layer at *address* can work: the directory of its socket, or its Redis servers, which are asked.
+
+    *layer* is what ``--layer`` said.
+    """
     from procman.errors import ConfigurationError
 
     if address.startswith("ipc://"):
@@ -120,11 +125,14 @@ def layer_findings(address: str, config: Mapping[str, Any]) -> Iterator[Finding]
         yield from directory_findings(path.parent)
         yield from socket_findings(path)
         return
-    from procman.layers.redis.address import parse_hosts
     from procman.layers.redis.health import examine
+    from procman.layers.redis.hosts import choose_hosts
+    from procman.settings import ENV_LAYER
 
+    environ = dict(os.environ) | ({ENV_LAYER: layer} if layer else {})
+    given = config.get("address") or (None if config.get("hosts") else address)
     try:
-        hosts = parse_hosts(config.get("hosts") or address, config.get("connection_kwargs"))
+        hosts = choose_hosts(given, config.get("hosts"), config.get("connection_kwargs"), environ)
     except ConfigurationError as error:
         yield Finding("error", str(error))
         return

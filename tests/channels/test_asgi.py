@@ -53,6 +53,14 @@ def test_a_wrong_configuration_is_named(config, text):
         ChannelLayerManager()["default"]
 
 
+def test_options_of_the_layer_in_the_settings_do_not_hinder_another_kind_in_the_environment(monkeypatch):
+    config = {"BACKEND": REDIS, "ROUTING": [], "CONFIG": {"hosts": ["redis://a/0"], "capacity": 7}}
+    monkeypatch.setenv("PROCMAN_LAYER", "ipc:///tmp/no-such.sock")
+    with override_settings(CHANNEL_LAYERS={"default": config}):
+        layer = ChannelLayerManager()["default"].channel_layer
+    assert (type(layer).__name__, layer.capacity) == ("IPCChannelLayer", 7)
+
+
 def test_an_unknown_alias_is_named():
     with pytest.raises(InvalidChannelLayerError, match="no layer 'other'"):
         ChannelLayerManager()["other"]
