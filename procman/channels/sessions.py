@@ -46,9 +46,9 @@ def session_for_reply_channel(reply_channel: str) -> SessionBase:
             "channel sessions cannot be kept in cookies (signed_cookies): set CHANNEL_SESSION_ENGINE to another engine"
         )
     key = session_key_for_reply_channel(reply_channel)
-    session: Any = import_module(engine).SessionStore(session_key=key)
+    session: SessionBase = import_module(engine).SessionStore(session_key=key)
     # Loading drops a key that is not stored yet, and a save would then choose another one.
-    _ = session._session
+    _ = session._session  # type: ignore[attr-defined]
     session._session_key = key
     return session
 
@@ -190,7 +190,8 @@ def _session_of_cookie(message: Message) -> SessionBase | None:
 
 def http_session_store(session_key: str) -> SessionBase:
     """The session with *session_key* in ``SESSION_ENGINE``."""
-    return import_module(settings.SESSION_ENGINE).SessionStore(session_key=session_key)
+    session: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(session_key=session_key)
+    return session
 
 
 def channel_and_http_session(func: Consumer) -> Consumer:
