@@ -29,7 +29,7 @@ class Router:
 
     def add_route(self, route: Any) -> None:
         """Append *route*: it matches what no earlier one matched."""
-        self.root.routing.append(route)
+        self.root.append(route)
         self.channels = self.root.channel_names()
 
     def match(self, message: Message) -> Match | None:
@@ -117,6 +117,7 @@ class Route:
                 raise ImproperlyConfigured(f"route({channel!r}, ...): {error}") from None
         self.consumer = self._resolve_consumer(consumer)
         self.filters = _compile(filters)
+        self._matchers = [(name, pattern.match) for name, pattern in self.filters.items()]
 
     @staticmethod
     def _resolve_consumer(consumer: Any) -> Any:
@@ -135,9 +136,12 @@ class Route:
         if message.channel.name not in self.channels:
             return None
         call_args: dict[str, Any] = {}
-        for name, pattern in self.filters.items():
-            value = _text(message.get(name))
-            found = pattern.match(value) if value is not None else None
+        content = message.content
+        for name, match in self._matchers:
+            value = content.get(name)
+            if not isinstance(value, str):
+                value = _text(value)
+            found = match(value) if value is not None else None
             if found is None:
                 return None
             call_args.update(found.groupdict())
@@ -173,8 +177,18 @@ class Include:
     """
 
     def __init__(self, routing: Any, **prefixes: Any) -> None:
-        self.routing = Router.resolve_routing(routing)
+        self.routing: list[Any] = []
         self.prefixes = _compile(prefixes)
+        # What reads other channels need not be asked; most of a routing does.
+        self._by_channel: dict[str, list[Any]] = {}
+        for route in Router.resolve_routing(routing):
+            self.append(route)
+
+    def append(self, route: Any) -> None:
+        """Add *route* as the last one."""
+        self.routing.append(route)
+        for channel in route.channel_names():
+            self._by_channel.setdefault(channel, []).append(route)
 
     def channel_names(self) -> set[str]:
         """Names of the channels that the inner routes read."""
@@ -182,6 +196,9 @@ class Include:
 
     def match(self, message: Message) -> Match | None:
         """The inner match with the named groups of the prefixes added, or None."""
+        routes = self._by_channel.get(message.channel.name)
+        if routes is None:
+            return None
         call_args: dict[str, Any] = {}
         if self.prefixes:
             stripped: dict[str, str] = {}
@@ -193,7 +210,7 @@ class Include:
                 stripped[name] = value[found.end() :]
                 call_args.update(found.groupdict())
             message = message.overlaid(stripped)
-        for route in self.routing:
+        for route in routes:
             match: Match | None = route.match(message)
             if match is not None:
                 return match[0], {**call_args, **match[1]} if call_args else match[1]

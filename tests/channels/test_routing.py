@@ -181,7 +181,25 @@ def test_any_object_with_the_two_methods_is_a_route():
 
     router = Router([include([Everything()], path="^/p")])
     assert router.channels == {"z"}
-    assert router.match(message("any", path="/p/q")) == (first, {"path": "/q"})
+    assert router.match(message("z", path="/p/q")) == (first, {"path": "/q"})
+
+
+def test_a_route_is_asked_only_for_channels_that_it_names():
+    asked = []
+
+    class Curious:
+        def channel_names(self):
+            return {"z"}
+
+        def match(self, message):
+            asked.append(message.channel.name)
+            return None
+
+    router = Router([Curious()])
+    router.add_route(route("a", first))
+    assert router.match(message("a"))[0] is first
+    assert router.match(message("z")) is None
+    assert asked == ["z"]
 
 
 def test_default_routes_come_last_and_in_order():
