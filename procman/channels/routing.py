@@ -177,7 +177,7 @@ class Include:
     """
 
     def __init__(self, routing: Any, **prefixes: Any) -> None:
-        self.routing: list[Any] = []
+        self.routing: tuple[Any, ...] = ()
         self.prefixes = _compile(prefixes)
         # What reads other channels need not be asked; most of a routing does.
         self._by_channel: dict[str, list[Any]] = {}
@@ -186,7 +186,7 @@ class Include:
 
     def append(self, route: Any) -> None:
         """Add *route* as the last one."""
-        self.routing.append(route)
+        self.routing += (route,)
         for channel in route.channel_names():
             self._by_channel.setdefault(channel, []).append(route)
 

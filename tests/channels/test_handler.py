@@ -9,6 +9,7 @@ from procman.channels.exceptions import RequestAborted, RequestTimeout
 from procman.channels.handler import AsgiHandler, AsgiRequest, ViewConsumer
 from procman.channels.message import Message
 from procman.channels.pending import pending_message_store
+from procman.channels.routing import Router
 from procman.channels.worker import Worker
 
 BASE = {"reply_channel": "i!1", "http_version": "1.1", "method": "GET", "path": "/test/"}
@@ -411,7 +412,7 @@ def test_the_admin_logs_in(layer, wrapper, database):
     token = cookies[0].split(b";")[0].split(b"=")[1]
     form = b"username=root&password=secret&next=/admin/&csrfmiddlewaretoken=" + token
     headers = [FORM, [b"cookie", b"csrftoken=" + token]]
-    wrapper.router.root.routing.clear()
+    wrapper.router = Router([])
     answer = serve(wrapper, "/admin/login/", method="POST", headers=headers, body=form).sent()[1]
     assert answer["status"] == 302
     assert any(value.startswith(b"sessionid=") for name, value in answer["headers"] if name == b"Set-Cookie")

@@ -8,6 +8,7 @@ from django.test import override_settings
 from procman.channels import route
 from procman.channels.exceptions import ConsumeLater
 from procman.channels.message import Message, SessionSlot
+from procman.channels.routing import Router
 from procman.channels.sessions import (
     SocketSession,
     channel_and_http_session,
@@ -47,7 +48,7 @@ def saved_http_session(**values):
 
 def consume(wrapper, consumer, session, channel="websocket.receive"):
     """The session that goes back with the finish."""
-    wrapper.router.root.routing[:] = [route(channel, channel_session(consumer))]
+    wrapper.router = Router([route(channel, channel_session(consumer))])
     wrapper.channel_layer.deliver(channel, {"reply_channel": "i!1"}, session=session)
     Worker(wrapper).step([channel])
     return wrapper.channel_layer.finished[-1][2]
