@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import ItemsView, KeysView, ValuesView
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
 from typing import Any
 
 from procman.channels.channel import Channel
@@ -82,13 +82,13 @@ class Message:
         copied.redelivered, copied.id, copied.session_slot = self.redelivered, self.id, self.session_slot
         return copied
 
-    def overlaid(self, changes: dict[str, Any]) -> Message:
-        """This message seen with other values for some keys; the content itself is neither copied deeply nor changed.
+    def overlaid(self, content: Mapping[str, Any]) -> Message:
+        """This message seen with another *content*; its own is left alone.
 
         Routing uses it within an ``include`` whose prefixes were stripped.
         """
-        seen = object.__new__(type(self))  # copy.copy takes longer than all the routing around this
-        seen.__dict__.update(self.__dict__, content={**self.content, **changes})
+        seen = copy.copy(self)
+        seen.content = dict(content)
         return seen
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -133,10 +134,11 @@ class Route:
 
     def match(self, message: Message) -> Match | None:
         """The consumer and the named groups of all filters, or None."""
-        if message.channel.name not in self.channels:
-            return None
+        return self.match_content(message, message.content) if message.channel.name in self.channels else None
+
+    def match_content(self, message: Message, content: Mapping[str, Any]) -> Match | None:
+        """As ``match``, for a message on a channel that this route reads, seen with *content*."""
         call_args: dict[str, Any] = {}
-        content = message.content
         for name, match in self._matchers:
             value = content.get(name)
             if not isinstance(value, str):
@@ -179,16 +181,21 @@ class Include:
     def __init__(self, routing: Any, **prefixes: Any) -> None:
         self.routing: tuple[Any, ...] = ()
         self.prefixes = _compile(prefixes)
+        self._matchers = [(name, pattern.match) for name, pattern in self.prefixes.items()]
         # What reads other channels need not be asked; most of a routing does.
-        self._by_channel: dict[str, list[Any]] = {}
+        self._by_channel: dict[str, list[Callable[[Message, Mapping[str, Any]], Match | None]]] = {}
         for route in Router.resolve_routing(routing):
             self.append(route)
 
     def append(self, route: Any) -> None:
         """Add *route* as the last one."""
         self.routing += (route,)
+        if getattr(type(route), "match", None) in (Route.match, Include.match):
+            match = route.match_content
+        else:
+            match = functools.partial(_match_seen, route)
         for channel in route.channel_names():
-            self._by_channel.setdefault(channel, []).append(route)
+            self._by_channel.setdefault(channel, []).append(match)
 
     def channel_names(self) -> set[str]:
         """Names of the channels that the inner routes read."""
@@ -196,25 +203,34 @@ class Include:
 
     def match(self, message: Message) -> Match | None:
         """The inner match with the named groups of the prefixes added, or None."""
+        return self.match_content(message, message.content)
+
+    def match_content(self, message: Message, content: Mapping[str, Any]) -> Match | None:
+        """As ``match``, for a message seen with *content*."""
         routes = self._by_channel.get(message.channel.name)
         if routes is None:
             return None
         call_args: dict[str, Any] = {}
-        if self.prefixes:
-            stripped: dict[str, str] = {}
-            for name, pattern in self.prefixes.items():
-                value = _text(message.get(name))
-                found = pattern.match(value) if value is not None else None
+        if self._matchers:
+            content = dict(content)
+            for name, match_prefix in self._matchers:
+                value = _text(content.get(name))
+                found = match_prefix(value) if value is not None else None
                 if value is None or found is None:
                     return None
-                stripped[name] = value[found.end() :]
+                content[name] = value[found.end() :]
                 call_args.update(found.groupdict())
-            message = message.overlaid(stripped)
-        for route in routes:
-            match: Match | None = route.match(message)
+        for match_route in routes:
+            match = match_route(message, content)
             if match is not None:
                 return match[0], {**call_args, **match[1]} if call_args else match[1]
         return None
+
+
+def _match_seen(route: Any, message: Message, content: Mapping[str, Any]) -> Match | None:
+    """The match of a route of somebody else's making, which knows only messages."""
+    match: Match | None = route.match(message if content is message.content else message.overlaid(content))
+    return match
 
 
 def null_consumer(*args: Any, **kwargs: Any) -> None:

@@ -16,11 +16,12 @@ from rich.table import Table
 import procman
 from benchmarks import plot
 from benchmarks.layers.rows import LAYER_ROWS
+from benchmarks.model.rows import MODEL_ROWS
 from benchmarks.rows import ROWS as SERVER_ROWS
 from benchmarks.rows import Row
 
-ROWS = SERVER_ROWS | LAYER_ROWS
-GROUPS = {"layers": list(LAYER_ROWS), "servers": list(SERVER_ROWS)}
+ROWS = SERVER_ROWS | LAYER_ROWS | MODEL_ROWS
+GROUPS = {"layers": list(LAYER_ROWS), "model": list(MODEL_ROWS), "servers": list(SERVER_ROWS)}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +40,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
     scripts/bench               all rows
     scripts/bench servers       those through servers: HTTP, WebSocket, start
     scripts/bench layers        those of the channel layers alone
+    scripts/bench model         routing, dispatch and views: CPU time of a worker
     scripts/bench echo          one row
     scripts/bench --json FILE --svg FILE   keep the samples, draw them
     """
@@ -80,14 +82,16 @@ def table(row: Row, samples: dict[str, list[dict[str, float]]]) -> Table:
         rates = [sample["rate"] for sample in samples[server.name]]
         result.add_row(
             server.name,
-            f"{statistics.median(rates):,.0f}",
-            f"{min(rates):,.0f}",
-            f"{max(rates):,.0f}",
+            *(_figure(rate) for rate in (statistics.median(rates), min(rates), max(rates))),
             _milliseconds(samples[server.name], "p50_ms"),
             _milliseconds(samples[server.name], "p99_ms"),
             f"{ours / statistics.median(rates):.2f}",
         )
     return result
+
+
+def _figure(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
 def _milliseconds(samples: list[dict[str, float]], name: str) -> str:

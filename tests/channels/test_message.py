@@ -46,7 +46,7 @@ def test_a_copy_is_deep_and_forgets_what_decorators_added():
 
 def test_an_overlay_changes_nothing_beneath():
     message = Message({"path": "/a/b", "body": b"x" * 10}, "x", None)
-    seen = message.overlaid({"path": "/b"})
+    seen = message.overlaid({**message.content, "path": "/b"})
     assert seen["path"] == "/b"
     assert message["path"] == "/a/b"
     assert seen["body"] is message["body"]

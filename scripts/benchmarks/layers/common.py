@@ -117,8 +117,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def workers(count: int, run: Callable[[int], None]) -> Iterator[None]:
-    """*count* forked processes, each in ``run(number)``; killed at the end. Fork before there are threads or loops."""
+def workers(count: int, run: Callable[[int], None]) -> Iterator[list[int]]:
+    """The ids of *count* forked processes, each in ``run(number)``; killed at the end.
+
+    Fork before there are threads or loops.
+    """
     pids = []
     try:
         for number in range(count):
@@ -126,7 +129,7 @@ def workers(count: int, run: Callable[[int], None]) -> Iterator[None]:
             if not pid:
                 _run_worker(run, number)
             pids.append(pid)
-        yield
+        yield pids
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)

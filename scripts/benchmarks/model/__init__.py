@@ -1,0 +1,1 @@
+"""What the programming model costs a worker: finding a consumer, running it, running a view. CPU time, not speed."""

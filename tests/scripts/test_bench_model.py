@@ -1,0 +1,23 @@
+"""The drivers of the programming model's benchmark really find and run consumers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("contestant", "work"), [("flat", "match"), ("include", "match"), ("plain", "dispatch"), ("session", "dispatch")]
+)
+def test_every_contestant_spends_time_of_the_processor(contestant: str, work: str) -> None:
+    environ = os.environ | {"PYTHONPATH": f"{SCRIPTS}{os.pathsep}{SCRIPTS.parent}"}
+    command = [sys.executable, "-m", "benchmarks.model.ours", contestant, work, "0.2"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert 0.5 < json.loads(ended.stdout)["rate"] < 5000  # microseconds: it ran, and not something else
