@@ -17,6 +17,11 @@ from procman.layers.errors import ChannelFull
 _CONTAINERS = (dict, list, bytearray, tuple, set)
 
 
+def copy_content(message: dict[str, Any]) -> dict[str, Any]:
+    """*message* as it is now; what its containers hold is copied too."""
+    return {key: copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value for key, value in message.items()}
+
+
 class PendingMessageStore:
     """The held sends of each thread. A full channel is tried again every 0.2 s for 2 s."""
 
@@ -40,14 +45,7 @@ class PendingMessageStore:
 
         With *is_owned* nobody else has the dict, and it is not copied.
         """
-        kept = (
-            message
-            if is_owned
-            else {
-                key: copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value for key, value in message.items()
-            }
-        )
-        self._local.held.append((sender, kept))
+        self._local.held.append((sender, message if is_owned else copy_content(message)))
 
     def collect(self) -> list[tuple[Any, dict[str, Any]]]:
         """What is held, in order; from here on nothing is held any more."""

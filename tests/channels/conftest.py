@@ -37,6 +37,11 @@ def database(_migrated: None) -> Iterator[None]:
 
 
 @pytest.fixture
+def real_transactions(_migrated: None) -> None:
+    """A database on which the test's own transactions are the outermost; it is to write nothing."""
+
+
+@pytest.fixture
 def layer() -> Iterator[RecordingLayer]:
     """The default layer of the test: a recording one, without routing."""
     recording = RecordingLayer()

@@ -1,6 +1,10 @@
 """Channel and Group: what may be sent, and when it leaves."""
 
+import threading
+
 import pytest
+from django.db import connection, connections, transaction
+from django.test import TestCase
 
 from procman.channels import Channel, Group
 from procman.channels.pending import pending_message_store
@@ -57,3 +61,126 @@ def test_a_given_layer_goes_before_the_alias(layer):
     Channel("a", channel_layer=other).send({})
     assert not layer.queues
     assert list(other.queues) == ["a"]
+
+
+# -- on commit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def consumer():
+    """A consumer runs."""
+    pending_message_store.prepare()
+    yield
+    pending_message_store.collect()
+
+
+@pytest.fixture
+def other_database():
+    """The alias of a second database."""
+    connections.settings["other"] = {**connections.settings["default"]}
+    yield "other"
+    connections["other"].close()
+    del connections["other"], connections.settings["other"]
+
+
+@pytest.mark.usefixtures("real_transactions")
+class TestOnCommit:
+    def test_a_send_leaves_with_the_commit_as_it_was_when_it_was_made(self, layer):
+        layer.groups = {"g": ["b"]}
+        content = {"list": [1]}
+        with transaction.atomic():
+            Channel("a").send(content, on_commit=True)
+            Group("g").send(content, on_commit=True)
+            content["list"].append(2)
+            content["more"] = 1
+            assert not layer.queues
+        assert list(layer.queues["a"]) == list(layer.queues["b"]) == [{"list": [1]}]
+
+    def test_nothing_leaves_after_a_rollback(self, layer):
+        with pytest.raises(KeyError), transaction.atomic():
+            Channel("a").send({}, on_commit=True)
+            Group("g").send({}, on_commit=True)
+            raise KeyError
+        assert layer.log == []
+
+    def test_a_rolled_back_savepoint_takes_its_sends_with_it(self, layer):
+        with transaction.atomic():
+            Channel("a").send({"n": 1}, on_commit=True)
+            with pytest.raises(KeyError), transaction.atomic():
+                Channel("a").send({"n": 2}, on_commit=True)
+                raise KeyError
+        assert list(layer.queues["a"]) == [{"n": 1}]
+
+    def test_without_a_transaction_it_is_a_plain_send(self, layer):
+        Channel("a").send({}, on_commit=True)
+        assert list(layer.queues) == ["a"]
+
+    def test_in_a_consumer_the_commit_adds_it_to_what_is_held(self, layer, consumer):
+        with transaction.atomic():
+            Channel("a").send({"n": 1}, on_commit=True)
+            Channel("a").send({"n": 2})
+        Channel("a").send({"n": 3}, on_commit=True)
+        assert not layer.queues
+        pending_message_store.flush()
+        assert [message["n"] for message in layer.queues["a"]] == [2, 1, 3]
+
+    def test_in_a_consumer_only_plain_sends_survive_a_rollback(self, layer, consumer):
+        with pytest.raises(KeyError), transaction.atomic():
+            Channel("a").send({"is": "plain"})
+            Channel("a").send({"is": "on commit"}, on_commit=True)
+            raise KeyError
+        pending_message_store.flush()
+        assert list(layer.queues["a"]) == [{"is": "plain"}]
+
+    def test_a_commit_after_the_end_of_the_consumer_sends_at_once(self, layer):
+        with transaction.atomic():
+            pending_message_store.prepare()
+            Channel("a").send({}, on_commit=True)
+            pending_message_store.send_and_flush()
+            assert not layer.queues
+        assert list(layer.queues) == ["a"]
+
+    def test_a_bad_name_is_refused_at_the_call(self, layer):
+        with transaction.atomic():
+            with pytest.raises(TypeError, match="'a b'"):
+                Channel("a b").send({}, on_commit=True)
+            with pytest.raises(TypeError, match="'room!'"):
+                Group("room!").send({}, on_commit=True)
+
+    def test_another_database_has_its_own_commit(self, layer, other_database):
+        with transaction.atomic(using=other_database):
+            with pytest.raises(KeyError), transaction.atomic():
+                Channel("a").send({}, on_commit=True, using=other_database)
+                raise KeyError
+            assert not layer.queues
+        assert list(layer.queues) == ["a"]
+
+    def test_a_test_case_captures_it(self, layer):
+        with transaction.atomic():  # what a TestCase puts around each test
+            with TestCase.captureOnCommitCallbacks(execute=True) as callbacks:
+                Channel("a").send({}, on_commit=True)
+                assert not layer.queues
+            assert list(layer.queues) == ["a"]
+            assert len(callbacks) == 1
+            transaction.set_rollback(True)
+
+
+def test_a_send_opens_no_database_connection(layer):
+    connected = []
+
+    def send():  # connections are a thread's own
+        Channel("a").send({}, on_commit=True)
+        connected.append(connection.connection)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    thread.join(10)
+    assert connected == [None]
+    assert list(layer.queues) == ["a"]
+
+
+@pytest.mark.parametrize("sender", [Channel("a"), Group("a")])
+def test_a_send_is_either_immediate_or_on_commit(layer, sender):
+    with pytest.raises(ValueError, match="immediately and on_commit"):
+        sender.send({}, immediately=True, on_commit=True)
+    assert layer.log == []
