@@ -15,6 +15,10 @@ from procman.importing import import_object
 from procman.layers import names
 
 Match = tuple[Callable[..., Any], dict[str, Any]]
+# Most routes do not match, and are passed over without a call: the key of the route's first filter with that filter,
+# where it has one, and what tries them all.
+_Gate = Callable[[str], re.Match[str] | None]
+_Entry = tuple[str, _Gate | None, Callable[[Message, Mapping[str, Any]], Match | None]]
 
 
 class Router:
@@ -35,7 +39,7 @@ class Router:
 
     def match(self, message: Message) -> Match | None:
         """The consumer for *message* with its keyword arguments, or None."""
-        return self.root.match(message)
+        return self.root.match_content(message, message.content)
 
     def check_default(self, http_consumer: Any = None) -> None:
         """Append what every project gets: its views for HTTP, and WebSockets that are accepted and ignored."""
@@ -118,7 +122,7 @@ class Route:
                 raise ImproperlyConfigured(f"route({channel!r}, ...): {error}") from None
         self.consumer = self._resolve_consumer(consumer)
         self.filters = _compile(filters)
-        self._matchers = [(name, pattern.match) for name, pattern in self.filters.items()]
+        self.matchers = [(name, pattern.match) for name, pattern in self.filters.items()]
 
     @staticmethod
     def _resolve_consumer(consumer: Any) -> Any:
@@ -139,7 +143,7 @@ class Route:
     def match_content(self, message: Message, content: Mapping[str, Any]) -> Match | None:
         """As ``match``, for a message on a channel that this route reads, seen with *content*."""
         call_args: dict[str, Any] = {}
-        for name, match in self._matchers:
+        for name, match in self.matchers:
             value = content.get(name)
             if not isinstance(value, str):
                 value = _text(value)
@@ -181,21 +185,21 @@ class Include:
     def __init__(self, routing: Any, **prefixes: Any) -> None:
         self.routing: tuple[Any, ...] = ()
         self.prefixes = _compile(prefixes)
-        self._matchers = [(name, pattern.match) for name, pattern in self.prefixes.items()]
+        self.matchers = [(name, pattern.match) for name, pattern in self.prefixes.items()]
         # What reads other channels need not be asked; most of a routing does.
-        self._by_channel: dict[str, list[Callable[[Message, Mapping[str, Any]], Match | None]]] = {}
+        self._by_channel: dict[str, list[_Entry]] = {}
         for route in Router.resolve_routing(routing):
             self.append(route)
 
     def append(self, route: Any) -> None:
         """Add *route* as the last one."""
         self.routing += (route,)
+        entry: _Entry = "", None, functools.partial(_match_seen, route)
         if getattr(type(route), "match", None) in (Route.match, Include.match):
-            match = route.match_content
-        else:
-            match = functools.partial(_match_seen, route)
+            gate = route.matchers[0] if route.matchers else ("", None)
+            entry = *gate, route.match_content
         for channel in route.channel_names():
-            self._by_channel.setdefault(channel, []).append(match)
+            self._by_channel.setdefault(channel, []).append(entry)
 
     def channel_names(self) -> set[str]:
         """Names of the channels that the inner routes read."""
@@ -211,16 +215,23 @@ class Include:
         if routes is None:
             return None
         call_args: dict[str, Any] = {}
-        if self._matchers:
+        if self.matchers:
             content = dict(content)
-            for name, match_prefix in self._matchers:
-                value = _text(content.get(name))
-                found = match_prefix(value) if value is not None else None
-                if value is None or found is None:
+            for name, match_prefix in self.matchers:
+                whole = _text(content.get(name))
+                found = match_prefix(whole) if whole is not None else None
+                if whole is None or found is None:
                     return None
-                content[name] = value[found.end() :]
+                content[name] = whole[found.end() :]
                 call_args.update(found.groupdict())
-        for match_route in routes:
+        last_key: str | None = None
+        value: str | None = None
+        for key, gate, match_route in routes:
+            if gate is not None:
+                if key != last_key:
+                    last_key, value = key, _text(content.get(key))
+                if value is None or gate(value) is None:
+                    continue
             match = match_route(message, content)
             if match is not None:
                 return match[0], {**call_args, **match[1]} if call_args else match[1]
