@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from procman.channels import failures
-from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, InvalidFrame
 from procman.channels.message import Message, SessionSlot
 from procman.channels.pending import pending_message_store
 from procman.channels.signals import consumer_finished, consumer_started
@@ -79,6 +79,8 @@ class ConsumerRunner:
                     _describe(message), name_that_thing(consumer), self.message_retries + 1,
                 )  # fmt: skip
                 failures.answer(message, "This request could not be handled in time.", status=503, frames=False)
+        except InvalidFrame as error:
+            self._refuse_frame(error, message, consumer)
         except BaseException as error:  # SystemExit too: no consumer ends the worker
             if _is_ctrl_c(error):
                 interrupted = error
@@ -98,6 +100,13 @@ class ConsumerRunner:
             message.reply_channel.send({"close": True})
         else:
             self._consumer_failed(message, consumer)
+
+    def _refuse_frame(self, error: InvalidFrame, message: Message, consumer: Any) -> None:
+        if message.channel.name != "websocket.receive" or message.reply_channel is None:
+            self._consumer_failed(message, consumer)
+            return
+        logger.warning("a frame on %s is refused and its socket closed: %s", _describe(message), escape(str(error)))
+        message.reply_channel.send({"close": failures.INVALID_DATA})
 
     def _run_socket_exception(self, error: ChannelSocketException, message: Message, consumer: Any) -> None:
         try:

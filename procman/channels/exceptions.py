@@ -63,6 +63,10 @@ class WebsocketCloseException(ChannelSocketException):
         message.reply_channel.send({"close": self._code or True})
 
 
+class InvalidFrame(ValueError):
+    """A client's frame cannot be read: the worker logs one line and closes the WebSocket with 1007."""
+
+
 class SendNotAvailableOnDemultiplexer(Exception):
     """``send`` was called where only the multiplexer may send."""
 

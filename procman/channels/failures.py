@@ -14,6 +14,7 @@ from procman.layers.base import Send
 from procman.layers.errors import MessageTooLarge
 
 INTERNAL_ERROR = 1011  # RFC 6455: the server met a condition that it did not expect
+INVALID_DATA = 1007  # RFC 6455: a message has data that its type does not allow
 
 
 def answer_for(message: Message, text: str, status: int, frames: bool = True) -> dict[str, Any] | None:
