@@ -219,7 +219,8 @@ class ProjectConfiguration:
     """What processes without Django must know of a project, as plain data.
 
     ``layer`` is the address URL of the channel layer, such as ``ipc:///run/user/1000/procman/3fa2.sock``;
-    ``layer_config`` is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``.
+    ``layer_config`` is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``, ``ws_protocols`` the setting
+    ``CHANNELS_WS_PROTOCOLS``: WebSocket sub-protocols that are agreed to where a client offers them.
     """
 
     settings_module: str
@@ -227,6 +228,7 @@ class ProjectConfiguration:
     layer_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     allowed_hosts: list[str] = dataclasses.field(default_factory=list)
     debug: bool = False
+    ws_protocols: list[str] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
         """One line of JSON for ``PROCMAN_PROJECT``."""

@@ -23,6 +23,8 @@ from procman.layers.ipc import address
 from procman.layers.redis.hosts import choose_hosts, hidden
 from procman.settings import ENV_LAYER, ProjectConfiguration
 
+# RFC 6455: a sub-protocol's name is a token of HTTP.
+_TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _IPC, _MEMORY, _REDIS = "procman.layers.ipc", "procman.layers.memory", "procman.layers.redis"
 
 
@@ -60,7 +62,15 @@ def describe() -> ProjectConfiguration:
         layer_config=config,
         allowed_hosts=[str(host) for host in settings.ALLOWED_HOSTS],
         debug=bool(settings.DEBUG),
+        ws_protocols=_ws_protocols(settings),
     )
+
+
+def _ws_protocols(settings: Any) -> list[str]:
+    chosen = getattr(settings, "CHANNELS_WS_PROTOCOLS", None) or ()
+    if isinstance(chosen, str) or not all(isinstance(each, str) and _TOKEN.fullmatch(each) for each in chosen):
+        raise ConfigurationError(f"CHANNELS_WS_PROTOCOLS is {chosen!r}: write a list of names, such as ['graphql-ws']")
+    return list(chosen)
 
 
 def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:

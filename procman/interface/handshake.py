@@ -1,7 +1,8 @@
 """What a WebSocket handshake must be beyond its protocol, and the answer to one that is not.
 
 Pure. The protocol itself (key, version, upgrade headers) is checked by the ``websockets`` library; here stand the rules
-that protect the application: no bytes that end a header line for somebody, and no foreign pages.
+that protect the application: no bytes that end a header line for somebody, and no foreign pages. The sub-protocol is
+chosen here too.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,11 @@ def check(target: str, headers: Sequence[Header], allowed_hosts: Sequence[str], 
         given = escape(", ".join(value.decode("latin-1") for value in origins))
         reason = f"its Origin {given} is not in ALLOWED_HOSTS; add the host there if it is yours"
         raise Refusal(403, "WebSockets from this origin are not allowed.", reason=reason)
+
+
+def choose_protocol(offered: Sequence[str], allowed: Sequence[str]) -> str | None:
+    """The first sub-protocol *offered* by the client that is *allowed*; None goes on without one, as in 1.x."""
+    return next((name for name in offered if name in allowed), None)
 
 
 def build_refusal(status: int, text: str) -> bytes:

@@ -3,7 +3,7 @@
 uvicorn makes a ``WebSocketProtocol`` when an HTTP connection asks for an upgrade and replays the request into it. The
 handshake and the frame parser are those of the ``websockets`` library (sans-IO); frames that go out are built once by
 ``messages``. Per socket there is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines.
-Refuses compression (35 KiB per socket) and sub-protocols. Longer than a module should be, because one object per socket
+Refuses compression (35 KiB per socket). Longer than a module should be, because one object per socket
 has to be both what uvicorn calls and what carries out each action: a second object would cost every idle socket memory.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from procman.interface import access, connection, handshake
 from procman.interface.errors import InvalidReply, Refusal
@@ -201,6 +202,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _read_handshake(self, data: bytes) -> None:
         protocol = ServerProtocol(max_size=self.site.settings.max_message_size, logger=_quiet)
+        protocol.select_subprotocol = self._choose_protocol  # type: ignore[assignment, method-assign]
         protocol.receive_data(data)
         requests = [event for event in protocol.events_received() if isinstance(event, Request)]
         addresses = self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname")
@@ -233,6 +235,10 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         protocol.response = response  # type: ignore[attr-defined]
         self._connect(query.encode("latin-1"), headers, addresses)
+
+    def _choose_protocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        chosen = handshake.choose_protocol(offered, self.site.project.ws_protocols)
+        return Subprotocol(chosen) if chosen else None
 
     def _check(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
         site = self.site

@@ -64,6 +64,7 @@ def test_a_project_without_any_setting_of_ours_is_described(project):
             "layer_config": {},
             "allowed_hosts": ["example.com"],
             "debug": True,
+            "ws_protocols": [],
         }
     }
 
@@ -146,3 +147,14 @@ def test_what_is_wrong_is_told_in_one_line(project, files, words):
 
 def test_without_a_settings_module_it_says_so(project):
     assert "DJANGO_SETTINGS_MODULE is not set" in project({"DJANGO_SETTINGS_MODULE": None})["error"]
+
+
+def test_the_sub_protocols_are_told(project):
+    told = project(settings=SETTINGS + "CHANNELS_WS_PROTOCOLS = ('v2', 'v1')")["project"]
+    assert told["ws_protocols"] == ["v2", "v1"]
+
+
+@pytest.mark.parametrize("value", ["'v1'", "['no token']", "[1]"])
+def test_sub_protocols_that_are_no_list_of_names_are_refused_in_one_line(project, value):
+    error = project(settings=SETTINGS + f"CHANNELS_WS_PROTOCOLS = {value}")["error"]
+    assert error.startswith("CHANNELS_WS_PROTOCOLS is") and "\n" not in error

@@ -3,7 +3,7 @@
 import pytest
 
 from procman.interface.errors import Refusal
-from procman.interface.handshake import build_refusal, check
+from procman.interface.handshake import build_refusal, check, choose_protocol
 
 
 def test_a_handshake_of_the_sites_own_page_goes_on():
@@ -34,3 +34,17 @@ def test_a_refusal_is_a_complete_response():
     head, _, body = build_refusal(503, "Busy.").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"Content-Length: %d" % len(body) in head and body == b"Busy.\n"
+
+
+@pytest.mark.parametrize(
+    ("offered", "allowed", "chosen"),
+    [
+        (["a", "b"], ["b", "a"], "a"),
+        (["x", "b"], ["a", "b"], "b"),
+        (["x"], ["a"], None),
+        ([], ["a"], None),
+        (["a"], [], None),
+    ],
+)
+def test_the_first_sub_protocol_of_the_client_that_the_project_knows_is_chosen(offered, allowed, chosen):
+    assert choose_protocol(offered, allowed) == chosen

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from procman.settings import InterfaceSettings
+from procman.settings import InterfaceSettings, ProjectConfiguration
 from tests.support.interface import read_response, running_interface
 from tests.support.waiting import wait_until
 
@@ -532,3 +532,14 @@ def test_no_bytes_of_a_client_upset_the_server(site, caplog):
                 break
         site.layer.finish(offer, {"status": 200, "content": b"fine"})
         assert read_response(client)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"), [(["v2", "v1"], "v2"), (["unknown", "v1"], "v1"), (["unknown"], None), (None, None)]
+)
+def test_the_sub_protocol_of_the_client_that_the_project_lists_is_agreed_to(offered, agreed):
+    project = ProjectConfiguration("mysite.settings", "memory://", allowed_hosts=["*"], ws_protocols=["v1", "v2"])
+    with running_interface(project=project) as site:
+        client, _ = site.accepted(subprotocols=offered)
+        assert client.subprotocol == agreed
+        client.close()

@@ -25,7 +25,7 @@ from django.core.management import CommandError
 from django.core.management.commands import runserver as django_runserver
 from django.utils import autoreload
 
-from procman.channels import DEFAULT_CHANNEL_LAYER, development, staticfiles
+from procman.channels import DEFAULT_CHANNEL_LAYER, checks, development, staticfiles
 from procman.channels.asgi import ChannelLayerWrapper, channel_layers
 from procman.channels.describe import describe
 from procman.channels.handler import ViewConsumer
@@ -168,6 +168,7 @@ class Command(_base()):  # type: ignore[misc]
             return
         if not options.get("skip_checks"):
             self.stdout.write("Performing system checks...\n\n")
+            checks.expect_one_process()
             self.check(display_num_errors=True)
         self.check_migrations()
         try:
@@ -194,8 +195,6 @@ class Command(_base()):  # type: ignore[misc]
         elif layer.local_only():
             raise ConfigurationError("--noworker needs a layer that workers of other processes reach")
         protocols = getattr(settings, "CHANNELS_WS_PROTOCOLS", None)
-        if protocols:
-            self.stdout.write(self.style.WARNING("CHANNELS_WS_PROTOCOLS has no effect: no subprotocol is chosen"))
         server = self.server_cls(
             channel_layer=layer,
             endpoints=[f"tcp:port={int(self.port)}:interface={self.addr}"],
