@@ -16,13 +16,15 @@ class SessionSlot:
     """The channel session that came with a delivery from beside its socket: bytes, and the object once it was used.
 
     Copies of a message share it, so that there is one session however the consumer passes its message on.
+    ``is_ordered`` says that the messages of the socket come one at a time and in order.
     """
 
-    __slots__ = ("data", "session")
+    __slots__ = ("data", "is_ordered", "session")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.session: Any = None
+        self.is_ordered = True
 
 
 class Message:

@@ -26,7 +26,8 @@ from procman.channels.message import Message
 
 Consumer = Callable[..., Any]
 
-_NEXT_ORDER = "__channels_next_order"
+# The key of a channel session under which enforce_ordering keeps whose turn it is.
+NEXT_ORDER = "__channels_next_order"
 
 
 def session_key_for_reply_channel(reply_channel: str) -> str:
@@ -266,7 +267,7 @@ def enforce_ordering(func: Consumer | None = None, slight: bool = False) -> Cons
             message = _message_of(args, "enforce_ordering")
             if message.content.get("order") is None:
                 raise ValueError("No `order` value in message; @enforce_ordering can only be used on messages with one")
-            if message.session_slot is not None:
+            if message.session_slot is not None and message.session_slot.is_ordered:
                 return channel_session(func)(*args, **kwargs)
             return ordered(*args, **kwargs)
 
@@ -280,10 +281,10 @@ def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
     assert message.reply_channel is not None
     order = int(message.content["order"])
     session = message.channel_session
-    next_order = session.get(_NEXT_ORDER, 0)
+    next_order = session.get(NEXT_ORDER, 0)
     if order == next_order:
         func(*args, **kwargs)
-        session[_NEXT_ORDER] = order + 1
+        session[NEXT_ORDER] = order + 1
         session.save()
         session.modified = False
         requeue_messages(message)
@@ -295,6 +296,6 @@ def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
     except message.channel_layer.ChannelFull as error:
         raise _explained(error, wait_channel, "an early message waits") from error
     # The order may have moved on while the message was being parked, and nobody would fetch it then.
-    if session.load().get(_NEXT_ORDER, 0) != next_order:
+    if session.load().get(NEXT_ORDER, 0) != next_order:
         requeue_messages(message)
     return None
