@@ -30,7 +30,9 @@ def test_the_readmes_chat_works_as_it_is_written(tmp_path: Path) -> None:
     settings.write_text(settings.read_text() + f'\nINSTALLED_APPS.insert(0, "{first[1]}")\n' + rest)
     subprocess.run([sys.executable, "manage.py", "check"], cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "mysite" / "tests.py").write_text(blocks["mysite/tests.py"])
-    own = subprocess.run([sys.executable, "manage.py", "test"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    own = subprocess.run(
+        [sys.executable, "manage.py", "test"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert own.returncode == 0 and "Ran 1 test" in own.stderr, own.stderr
     with running_site(tmp_path, "--workers", "2") as site:
         with (
