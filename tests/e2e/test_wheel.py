@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,3 +64,12 @@ def test_a_new_project_runs_and_passes_its_own_tests(environment: Path, tmp_path
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     with served(environment, directory) as site:
         assert Browser(site.url).get("/").status == 200
+
+
+def test_the_wheel_has_the_types_and_the_javascript(environment: Path) -> None:
+    wheel = next(environment.parents[1].glob("procman-*.whl"))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    scripts = {"websocketbridge.js", "websocketbridge.mjs", "websocketbridge.d.ts", "package.json"}
+    assert "procman/py.typed" in names
+    for place in ("procman/channels/js", "procman/channels/static/channels/js"):
+        assert {f"{place}/{script}" for script in scripts} <= names

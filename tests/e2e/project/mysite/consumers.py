@@ -68,5 +68,8 @@ def bare_connect(message):
 
 
 def bare_receive(message):
-    """Echo, nothing else."""
-    message.reply_channel.send({"text": message["text"]})
+    """Echo, nothing else; or close with the code that is asked for."""
+    if message["text"].startswith("close "):
+        message.reply_channel.send({"close": int(message["text"].removeprefix("close "))})
+    else:
+        message.reply_channel.send({"text": message["text"]})

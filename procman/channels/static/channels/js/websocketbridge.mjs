@@ -1,0 +1,4 @@
+// WebSocketBridge as a module: import { WebSocketBridge } from "./websocketbridge.mjs"
+import "./websocketbridge.js";
+
+export const { ReconnectingWebSocket, WebSocketBridge } = globalThis.channels;
