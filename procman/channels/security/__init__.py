@@ -1,0 +1,1 @@
+"""Checks around consumers, at their 1.x names."""
