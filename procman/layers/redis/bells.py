@@ -116,6 +116,8 @@ class Bells:
                     time.sleep(min(_BROKEN_PAUSE, seconds))
                     return None
                 seconds = min(seconds, 10 * _BROKEN_PAUSE)
+        if waiter.found is not None:  # the answer to the question that was taken back for another one
+            return None
         links = [(server, link) for server, link in enumerate(self._links) if link is not None and self._asked[server]]
         if any(link.is_readable() for _, link in links):
             outcome: bool | None = None
