@@ -16,8 +16,10 @@ from procman.channels import failures
 from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, InvalidFrame
 from procman.channels.message import Message, SessionSlot
 from procman.channels.pending import pending_message_store
+from procman.channels.sessions import delete_engine_session
 from procman.channels.signals import consumer_finished, consumer_started
 from procman.channels.utils import name_that_thing
+from procman.layers import names
 from procman.layers.base import Delivery, Send
 from procman.layers.errors import ChannelFull, LayerUnavailable, LimitReached, MessageTooLarge
 from procman.log import escape
@@ -39,7 +41,6 @@ class ConsumerRunner:
         self._delivers = hasattr(layer, "take")
         local_only = getattr(channel_layer, "local_only", None)
         self._is_local = bool(local_only and local_only())
-        self._keeps_sessions = self._delivers and not self._is_local
 
     def handle(self, delivery: Delivery) -> None:
         """Run the consumer of *delivery* and finish it. Nothing that the consumer raises comes out of here."""
@@ -48,8 +49,8 @@ class ConsumerRunner:
         message.redelivered, message.id = delivery.redelivered, delivery.id
         if delivery.session is not None:
             message.session_slot = SessionSlot(delivery.session)
-        elif self._keeps_sessions and delivery.channel.startswith("websocket."):
-            message.session_slot = SessionSlot(b"")
+        elif message.reply_channel is not None and names.is_socket(message.reply_channel.name):
+            message.session_slot = SessionSlot(None)
         if content.get("__retries__", 0) >= self.message_retries:
             message.__doomed__ = True
         interrupted: BaseException | None = None
@@ -90,6 +91,8 @@ class ConsumerRunner:
                 self._defer(delivery, message)
             else:
                 self._finish(delivery, message, consumer)
+                if delivery.channel == "websocket.disconnect":
+                    self._forget_session(message)
         finally:
             self._clean_up()
         if interrupted is not None:
@@ -148,14 +151,17 @@ class ConsumerRunner:
 
     def _finish(self, delivery: Delivery, message: Message, consumer: Any) -> None:
         session: bytes | None = None
+        sends: list[Send] = []
         slot = message.session_slot
         if slot is not None and slot.session is not None:
             try:
-                session = slot.session.changed_data()
+                session, merge = slot.session.changed_data(), slot.session.take_merge()
+                if merge is not None and message.reply_channel is not None:
+                    # Before what the consumer sent: who gets that sees the session as the consumer left it.
+                    sends.append(Send(message.reply_channel.name, merge))
             except Exception:
                 self._consumer_failed(message, consumer)
         layer = self.channel_layer
-        sends: list[Send] = []
         others = []
         for sender, content in pending_message_store.collect():
             if self._delivers and sender.channel_layer is layer:
@@ -190,6 +196,13 @@ class ConsumerRunner:
             if answer is not None and message.reply_channel is not None:
                 good.append(Send(message.reply_channel.name, answer))
             self.channel_layer.finish(delivery, good, session)
+
+    def _forget_session(self, message: Message) -> None:
+        """The socket has closed: delete its session where an engine keeps it."""
+        try:
+            delete_engine_session(message)
+        except Exception:
+            logger.exception("the channel session of %s could not be deleted", _describe(message))
 
     def _clean_up(self) -> None:
         try:

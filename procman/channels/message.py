@@ -13,18 +13,19 @@ __all__ = ["Message", "PendingMessageStore", "SessionSlot", "pending_message_sto
 
 
 class SessionSlot:
-    """The channel session that came with a delivery from beside its socket: bytes, and the object once it was used.
+    """The channel session beside the socket that a message belongs to: bytes, and the object once it was used.
 
-    Copies of a message share it, so that there is one session however the consumer passes its message on.
+    *data* is what came with a frame of the socket; None for a message that was forwarded, whose session is to be
+    fetched. Copies of a message share it, so that there is one session however the consumer passes its message on.
     ``is_ordered`` says that the messages of the socket come one at a time and in order.
     """
 
     __slots__ = ("data", "is_ordered", "session")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | None) -> None:
         self.data = data
         self.session: Any = None
-        self.is_ordered = True
+        self.is_ordered = data is not None
 
 
 class Message:

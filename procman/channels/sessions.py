@@ -1,10 +1,12 @@
 """Sessions for consumers.
 
-The *channel session* lives beside the socket: it comes with each of the socket's messages as bytes, and goes back
-with the finish if the consumer changed it. Nothing is stored elsewhere, and it is gone when the socket is. Where
-``CHANNEL_SESSION_ENGINE`` is set, and for messages that no socket stands behind (built by hand, or forwarded to
-another channel), it is a Django session in that engine, or in ``SESSION_ENGINE``, under a key made from the reply
-channel.
+The *channel session* lives beside the socket (``socketsession.py``): it comes with each of the socket's messages, and
+goes back with the finish if the consumer changed it. A message that was forwarded to another channel with the socket's
+reply channel has the same session. It is gone when the socket is.
+
+Where ``CHANNEL_SESSION_ENGINE`` is set, and for messages that no socket stands behind (built by hand, requests), it is
+a Django session in that engine, or in ``SESSION_ENGINE``, under a key made from the reply channel. The worker deletes
+it after the socket's disconnect consumer.
 
 The *HTTP session* is the one that the browser's cookie names.
 """
@@ -23,6 +25,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase
 from procman.channels.exceptions import ConsumeLater
 from procman.channels.handler import AsgiRequest
 from procman.channels.message import Message
+from procman.channels.socketsession import FetchedSession, SocketSession
 
 Consumer = Callable[..., Any]
 
@@ -54,48 +57,18 @@ def session_for_reply_channel(reply_channel: str) -> SessionBase:
     return session
 
 
-class SocketSession(SessionBase):
-    """A channel session beside its socket. It is stored when the consumer has ended; ``save`` only marks it."""
+def _keeps_in_engine() -> bool:
+    return bool(getattr(settings, "CHANNEL_SESSION_ENGINE", None))
 
-    def __init__(self, session_key: str, data: bytes) -> None:
-        super().__init__(session_key)
-        self._data = data
 
-    def load(self) -> dict[str, Any]:
-        """What the session held when the message came."""
-        return self.serializer().loads(self._data) if self._data else {}
-
-    def exists(self, session_key: str) -> bool:
-        """Whether *session_key* is this session's."""
-        return session_key == self.session_key
-
-    def create(self) -> None:
-        """Nothing is to be made: the session is there as long as its socket."""
-        self.modified = True
-
-    def save(self, must_create: bool = False) -> None:
-        """Have the session stored with the finish."""
-        self.modified = True
-
-    def delete(self, session_key: str | None = None) -> None:
-        """Empty the session."""
-        if session_key is None or session_key == self.session_key:
-            self._data = b""
-
-    def flush(self) -> None:
-        """Empty the session."""
-        self.clear()
-        self.delete()
-
-    def cycle_key(self) -> None:
-        """Nothing is to be done: the key is never given to a client."""
-
-    def changed_data(self) -> bytes | None:
-        """What is to be stored, None for nothing. Raises TypeError for a value that the serializer does not take."""
-        if not self.modified:
-            return None
-        data = self._get_session()  # type: ignore[attr-defined]
-        return self.serializer().dumps(data) if data else b""
+def delete_engine_session(message: Message) -> None:
+    """Delete the session that ``channel_session`` has made for *message*'s reply channel, if an engine keeps it."""
+    if message.reply_channel is None:
+        return
+    used = getattr(message, "channel_session", None)
+    is_in_engine = used is not None and not isinstance(used, SocketSession)
+    if is_in_engine or _keeps_in_engine():
+        session_for_reply_channel(message.reply_channel.name).delete()
 
 
 def _message_of(args: tuple[Any, ...], decorator: str) -> Message:
@@ -122,9 +95,12 @@ def channel_session(func: Consumer) -> Consumer:
         if message.reply_channel is None:
             raise ValueError("No reply_channel sent to consumer; @channel_session is only for messages with one")
         slot = message.session_slot
-        if slot is not None and not getattr(settings, "CHANNEL_SESSION_ENGINE", None):
+        if slot is not None and not _keeps_in_engine():
             if slot.session is None:
-                slot.session = SocketSession(session_key_for_reply_channel(message.reply_channel.name), slot.data)
+                key = session_key_for_reply_channel(message.reply_channel.name)
+                slot.session = (
+                    FetchedSession(key, message.reply_channel) if slot.data is None else SocketSession(key, slot.data)
+                )
             message.channel_session = slot.session
             return func(*args, **kwargs)
         session = message.channel_session = _open_engine_session(message.reply_channel.name)

@@ -15,6 +15,7 @@ from collections import deque
 from typing import NamedTuple
 
 from procman.interface.messages import SocketReply
+from procman.layers import sessions
 
 CLOSE_TIMEOUT = 5.0  # seconds a client has to answer our close frame, as long as browsers take to give up
 ABNORMAL = 1006  # RFC 6455, 7.1.5: the connection ended without a close frame
@@ -83,6 +84,13 @@ class End(NamedTuple):
     order: int | None
 
 
+class Mirror(NamedTuple):
+    """Tell the layer what its record of this socket lacks: its session, beside the *order* of its next frame."""
+
+    order: int
+    session: bytes
+
+
 class Report(NamedTuple):
     """Log a problem; *level* is the logging level's name."""
 
@@ -90,7 +98,7 @@ class Report(NamedTuple):
     text: str
 
 
-Action = Offer | Accept | Refuse | Write | Ping | Close | Abort | PauseReading | ResumeReading | End | Report
+Action = Offer | Accept | Refuse | Write | Ping | Close | Abort | PauseReading | ResumeReading | End | Mirror | Report
 NOTHING: list[Action] = []
 
 
@@ -107,7 +115,8 @@ class Limits(NamedTuple):
 class Connection:
     """The state of one socket, all of it: nothing about it is kept elsewhere but its group memberships.
 
-    ``order`` is that of the next frame, ``since`` when the current state's deadline began to run.
+    ``order`` is that of the next frame, ``since`` when the current state's deadline began to run. ``given`` is the
+    session that went with the unfinished frame, once another one was merged into it since.
     """
 
     __slots__ = (
@@ -115,6 +124,7 @@ class Connection:
         "close_code",
         "data_at",
         "ended",
+        "given",
         "held",
         "is_paused",
         "limits",
@@ -132,7 +142,8 @@ class Connection:
         self.limits = limits
         self.state = State.CONNECTING
         self.order = 0
-        self.session: bytes | None = None
+        self.session = b""
+        self.given: bytes | None = None
         self.unfinished = False
         # Made on first use: most sockets are idle, and an empty deque takes 0.6 KiB.
         self.waiting: deque[str | bytes] | None = None
@@ -217,20 +228,40 @@ class Connection:
     def finished(self, session: bytes | None) -> list[Action]:
         """The consumer of the frame that is with the workers has ended; *session* None: unchanged."""
         self.unfinished = False
-        if session is not None:
-            self.session = session
+        actions: list[Action] = []
+        if session is not None or self.given is not None:
+            actions += self._store(session)
         if self.waiting:
             data = self.waiting.popleft()
             self.waiting_bytes -= len(data)
-            actions: list[Action] = [self._offer(data)]
+            actions.append(self._offer(data))
             if self.is_paused and not self._is_full(2):
                 actions += self._resume()
             return actions
-        return self._end_when_done() if self.state is State.CLOSED else NOTHING
+        if self.state is State.CLOSED:
+            actions += self._end_when_done()
+        return actions
+
+    def merge(self, changes: sessions.Changes) -> list[Action]:
+        """A consumer of a forwarded message has changed the session.
+
+        The consumer of the frame that is with the workers does not know of it: its finish is put on top then.
+        """
+        try:
+            merged = sessions.apply_changes(self.session, changes)
+        except ValueError as error:
+            return [Report("ERROR", f"changes to its session are dropped: {error}")]
+        if len(merged) > max(sessions.MAX_MERGED_BYTES, len(self.session)):
+            text = f"changes to its session are dropped: it would grow to {len(merged)} bytes"
+            return [Report("ERROR", f"{text}, over the limit of {sessions.MAX_MERGED_BYTES}")]
+        if self.unfinished and self.given is None:
+            self.given = self.session
+        self.session = merged
+        return self._mirror()
 
     def failed(self, reason: str, now: float) -> list[Action]:
         """The frame that is with the workers will not be finished: the socket cannot go on in order, so it ends."""
-        self.unfinished = False
+        self.unfinished, self.given = False, None
         if self.state is State.CONNECTING:
             if reason == "lost":
                 return self._refuse(500, "The application failed on this WebSocket.")
@@ -286,6 +317,24 @@ class Connection:
         return NOTHING
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _store(self, session: bytes | None) -> list[Action]:
+        """Keep the *session* of a finish (None: unchanged), and what was merged while its frame was unfinished."""
+        given, self.given = self.given, None
+        if given is None and session is not None:
+            self.session = session
+            # The accept came before the session that the connect consumer left: the layer's record lacks it.
+            return self._mirror() if self.order == 1 else []
+        if given is not None and session is not None:
+            try:
+                self.session = sessions.rebase(given, session, self.session)
+            except ValueError:
+                self.session = session
+        return self._mirror()
+
+    def _mirror(self) -> list[Action]:
+        is_open = self.accepted and self.state is not State.CLOSED
+        return [Mirror(self.order - 1, self.session)] if is_open else []
 
     def _offer(self, data: str | bytes | None) -> Offer:
         order = self.order

@@ -16,6 +16,7 @@ from procman.interface.errors import InvalidReply
 from procman.interface.groups import Groups
 from procman.interface.messages import SocketReply, parse_socket_reply
 from procman.layers.base import AsyncChannelLayer, Offer, OpenSocket, Snapshot
+from procman.layers.errors import LayerError
 from procman.log import escape
 
 logger = logging.getLogger("procman.interface")
@@ -71,13 +72,13 @@ class Replies:
         self._offer_ids = itertools.count(1)
         self._client_ids = itertools.count(1)
         # A name may be used again by this interface's successor; replies meant for its clients must not reach ours.
-        self._prefix = f"{layer.serve(self)}!{secrets.token_hex(3)}"
+        self._name, self._run = layer.serve(self), secrets.token_hex(3)
 
     # -- for the clients ---------------------------------------------------------------------------------------------
 
-    def new_name(self) -> str:
-        """A reply channel that was never used before."""
-        return f"{self._prefix}{next(self._client_ids):x}"
+    def new_name(self, mark: str = "") -> str:
+        """A reply channel that was never used before; *mark* tells what kind of client it is."""
+        return f"{self._name}!{mark}{self._run}{next(self._client_ids):x}"
 
     def offer(
         self,
@@ -115,6 +116,18 @@ class Replies:
         """Nothing reaches *client* any more."""
         self.clients.pop(client.reply_channel, None)
         self.groups.forget(client.reply_channel)
+
+    def answer(self, channel: str, message: dict[str, Any]) -> None:
+        """Send *message* to a worker that waits for it; it asks again, or gives up, if it does not come."""
+        task = asyncio.get_running_loop().create_task(self._answer(channel, message))
+        self.farewells.add(task)
+        task.add_done_callback(self.farewells.discard)
+
+    async def _answer(self, channel: str, message: dict[str, Any]) -> None:
+        try:
+            await self.layer.send(channel, message)
+        except (LayerError, TypeError) as error:
+            logger.error("an answer to %s was not sent: %s", escape(channel), error)
 
     def tick(self, now: float) -> None:
         """Let every client look at its deadlines."""

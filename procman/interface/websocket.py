@@ -34,8 +34,10 @@ from procman.interface.messages import (
     full_path,
     parse_socket_reply,
 )
+from procman.layers import sessions
 from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
+from procman.layers.names import SOCKET_MARK
 from procman.log import escape
 
 logger = logging.getLogger("procman.interface")
@@ -250,7 +252,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _connect(self, query: bytes, headers: list[tuple[bytes, bytes]], addresses: tuple[Any, Any]) -> None:
         replies = self.site.replies
-        self.reply_channel = replies.new_name()
+        self.reply_channel = replies.new_name(SOCKET_MARK)
         replies.clients[self.reply_channel] = self
         replies.socket_count += 1
         self.connection = connection.Connection(self.site.limits, self.site.now())
@@ -266,7 +268,7 @@ class WebSocketProtocol(asyncio.Protocol):
             server=name,
         )
         self.connection.connect()
-        self.offer_id = replies.offer(self, "websocket.connect", message)
+        self.offer_id = replies.offer(self, "websocket.connect", message, session=self.connection.session)
 
     def _refuse(self, status: int, text: str) -> None:
         self._log(access.REJECT, str(status))
@@ -346,6 +348,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self.site.replies.socket_count -= 1
         self.site.replies.end(self, disconnect, self.connection.session)
 
+    def _do_mirror(self, action: connection.Mirror) -> None:
+        opened = OpenSocket(self.reply_channel, self.path, action.order, action.session)
+        self.site.replies.layer.socket_opened(opened)
+
     def _do_report(self, action: connection.Report) -> None:
         logger.log(logging.getLevelNamesMapping()[action.level], "WebSocket %s: %s", escape(self.path), action.text)
 
@@ -407,6 +413,11 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             reply = parse_socket_reply(message)
         except InvalidReply as error:
+            if sessions.REQUEST in message:
+                self._session_asked(message[sessions.REQUEST])
+                if token is not None:
+                    self.site.replies.layer.written(token, True)
+                return
             logger.error("reply to WebSocket %s dropped: %s", escape(self.path), error)
         else:
             self._do(socket.reply(reply, self.site.now()))
@@ -418,6 +429,20 @@ class WebSocketProtocol(asyncio.Protocol):
             self.tokens = [*(self.tokens or ()), token]
         else:
             self.site.replies.layer.written(token, not self.transport.is_closing())
+
+    def _session_asked(self, value: Any) -> None:
+        """A consumer of a forwarded message wants to know the session, or has changed it."""
+        socket = self.connection
+        assert socket is not None
+        try:
+            request = sessions.parse_request(value)
+        except ValueError as error:
+            logger.error("reply to WebSocket %s dropped: %s", escape(self.path), error)
+            return
+        if isinstance(request, sessions.Read):
+            self.site.replies.answer(request.answer, sessions.build_answer(request, socket.session))
+        else:
+            self._do(socket.merge(request))
 
     def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
         """Write the prebuilt frame."""
@@ -434,9 +459,6 @@ class WebSocketProtocol(asyncio.Protocol):
         socket = self.connection
         if socket is None or socket.ended:
             return
-        if session is not None and socket.accepted and socket.order == 1:
-            # The accept came before the session that the connect consumer left: the layer's record lacks it.
-            self.site.replies.layer.socket_opened(OpenSocket(self.reply_channel, self.path, 0, session))
         self._do(socket.finished(session))
 
     def on_failed(self, reason: str) -> None:
@@ -499,5 +521,6 @@ _DO: dict[type, Callable[[WebSocketProtocol, Any], None]] = {
     connection.PauseReading: WebSocketProtocol._do_pause,
     connection.ResumeReading: WebSocketProtocol._do_resume,
     connection.End: WebSocketProtocol._do_end,
+    connection.Mirror: WebSocketProtocol._do_mirror,
     connection.Report: WebSocketProtocol._do_report,
 }

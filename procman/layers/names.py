@@ -20,6 +20,9 @@ NORMAL, SINGLE_READER, PROCESS_LOCAL = "normal", "single-reader", "process-local
 _GROUP = re.compile(r"[a-zA-Z0-9\-_.]+")
 _CHANNEL = re.compile(r"[a-zA-Z0-9\-_.]+(?:[?!][a-zA-Z0-9\-_.]*)?")
 _BODY = ".body?"
+# Interfaces mark what they name for a WebSocket, below a name of theirs that no other has.
+SOCKET_MARK = "ws-"
+_SOCKET = re.compile(r"[a-zA-Z0-9\-_.]+\.[0-9a-f]{8}!ws-[0-9a-f]+")
 _ALPHABET = string.ascii_letters + string.digits
 _random = random.SystemRandom()
 
@@ -93,6 +96,11 @@ def build_channel(pattern: str) -> str:
     name = pattern + "".join(_random.choices(_ALPHABET, k=12))
     check_channel(name)
     return name
+
+
+def is_socket(channel: str) -> bool:
+    """Whether *channel* is the reply channel of a WebSocket of an interface server."""
+    return "!ws-" in channel and _SOCKET.fullmatch(channel) is not None
 
 
 class NameRules:

@@ -1,8 +1,11 @@
 """Channel sessions beside the socket and in an engine, HTTP sessions, ordering."""
 
+import json
+
 import pytest
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError
+from django.contrib.sessions.models import Session
 from django.test import override_settings
 
 from procman.channels import route
@@ -10,7 +13,6 @@ from procman.channels.exceptions import ConsumeLater
 from procman.channels.message import Message, SessionSlot
 from procman.channels.routing import Router
 from procman.channels.sessions import (
-    SocketSession,
     channel_and_http_session,
     channel_session,
     enforce_ordering,
@@ -19,6 +21,7 @@ from procman.channels.sessions import (
     wait_channel_name,
 )
 from procman.channels.worker import Worker
+from procman.layers import sessions
 from procman.layers.errors import ChannelFull
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -46,6 +49,13 @@ def saved_http_session(**values):
 # -- beside the socket -----------------------------------------------------------------------------------------------
 
 
+def packed(**values):
+    return sessions.pack({key: json.dumps(value).encode() for key, value in values.items()})
+
+
+N_1 = packed(n=1)
+
+
 def consume(wrapper, consumer, session, channel="websocket.receive"):
     """The session that goes back with the finish."""
     wrapper.router = Router([route(channel, channel_session(consumer))])
@@ -55,24 +65,24 @@ def consume(wrapper, consumer, session, channel="websocket.receive"):
 
 
 def test_the_session_comes_with_the_message_and_goes_back_with_the_finish(wrapper):
-    assert consume(wrapper, lambda m: m.channel_session.update({"n": 1}), None, "websocket.connect") == b'{"n":1}'
+    assert consume(wrapper, lambda m: m.channel_session.update({"n": 1}), b"", "websocket.connect") == N_1
     seen = []
 
     def count(m):
         seen.append(m.channel_session["n"])
         m.channel_session["n"] += 1
 
-    assert consume(wrapper, count, b'{"n":1}') == b'{"n":2}'
+    assert consume(wrapper, count, N_1) == packed(n=2)
     assert seen == [1]
 
 
 def test_a_session_that_was_only_read_does_not_go_back(wrapper):
-    assert consume(wrapper, lambda m: m.channel_session.get("n"), b'{"n":1}') is None
-    assert consume(wrapper, lambda m: None, b'{"n":1}') is None
+    assert consume(wrapper, lambda m: m.channel_session.get("n"), N_1) is None
+    assert consume(wrapper, lambda m: None, N_1) is None
 
 
 def test_a_flushed_session_goes_back_empty(wrapper):
-    assert consume(wrapper, lambda m: m.channel_session.flush(), b'{"n":1}') == b""
+    assert consume(wrapper, lambda m: m.channel_session.flush(), N_1) == b""
 
 
 def test_the_session_is_kept_though_the_consumer_failed(wrapper, caplog):
@@ -80,7 +90,7 @@ def test_the_session_is_kept_though_the_consumer_failed(wrapper, caplog):
         m.channel_session["n"] = 1
         raise ValueError
 
-    assert consume(wrapper, consumer, b"") == b'{"n":1}'
+    assert consume(wrapper, consumer, b"") == N_1
 
 
 def test_a_value_that_cannot_be_kept_closes_the_socket(wrapper, caplog):
@@ -97,23 +107,6 @@ def test_a_deferred_message_leaves_the_session_as_it_was(wrapper):
     wrapper.channel_layer.finished.append(("none", [], b"untouched"))
     assert consume(wrapper, consumer, b"") == b"untouched"
     assert len(wrapper.channel_layer.deferred) == 1
-
-
-def test_a_socket_session_has_the_api_of_djangos():
-    session = SocketSession("some-key", b'{"a":1}')
-    assert session["a"] == 1
-    assert session.session_key == "some-key"
-    assert session.exists("some-key")
-    session.cycle_key()
-    session.save()
-    assert session.changed_data() == b'{"a":1}'
-    session.flush()
-    assert session.changed_data() == b""
-    assert session.session_key == "some-key"
-    deleted = SocketSession("some-key", b'{"a":1}')
-    deleted.delete()
-    assert "a" not in deleted
-    assert deleted.changed_data() is None
 
 
 def test_copies_of_a_message_share_the_session():
@@ -153,6 +146,42 @@ def test_the_setting_puts_a_sockets_session_into_the_engine():
     with override_settings(CHANNEL_SESSION_ENGINE="django.contrib.sessions.backends.db"):
         channel_session(lambda m: m.channel_session.update({"a": 2}))(message(slot=SessionSlot(b"")))
     assert session_for_reply_channel("i!1")["a"] == 2
+
+
+def end_of_socket(wrapper, consumer):
+    """The disconnect of a socket that is no interface's."""
+    wrapper.router = Router([route("websocket.disconnect", consumer)])
+    wrapper.channel_layer.deliver("websocket.disconnect", {"reply_channel": "i!1"})
+    Worker(wrapper).step(["websocket.disconnect"])
+
+
+def test_a_session_in_an_engine_is_read_by_the_disconnect_consumer_and_deleted_after_it(wrapper):
+    channel_session(lambda m: m.channel_session.update({"a": 2}))(message())
+    kept = saved_http_session()
+    seen = []
+    end_of_socket(wrapper, channel_session(lambda m: seen.append(m.channel_session["a"])))
+    assert seen == [2]
+    assert [each.session_key for each in Session.objects.all()] == [kept.session_key]
+
+
+@pytest.mark.parametrize(("engine", "left"), [("django.contrib.sessions.backends.db", 0), (None, 1)])
+def test_a_disconnect_consumer_without_a_session_has_it_deleted_where_the_setting_asks_for_an_engine(
+    wrapper, engine, left
+):
+    with override_settings(CHANNEL_SESSION_ENGINE=engine):
+        channel_session(lambda m: m.channel_session.update({"a": 2}))(message())
+        end_of_socket(wrapper, lambda m: None)
+    assert Session.objects.count() == left
+
+
+def test_a_session_that_cannot_be_deleted_is_logged_and_its_worker_goes_on(wrapper, monkeypatch, caplog):
+    def delete(self, session_key=None):
+        raise OSError("gone")
+
+    monkeypatch.setattr("django.contrib.sessions.backends.db.SessionStore.delete", delete)
+    end_of_socket(wrapper, channel_session(lambda m: None))
+    assert "could not be deleted" in caplog.text and "i!1" in caplog.text
+    assert len(wrapper.channel_layer.finished) == 1
 
 
 def test_a_session_emptied_in_the_consumer_is_not_saved_again():

@@ -13,6 +13,7 @@ from procman.interface.connection import (
     Connection,
     End,
     Limits,
+    Mirror,
     Offer,
     PauseReading,
     Ping,
@@ -23,6 +24,7 @@ from procman.interface.connection import (
     Write,
 )
 from procman.interface.messages import SocketReply, parse_socket_reply
+from procman.layers import sessions
 
 LIMITS = Limits(4, 100, handshake_timeout=20, ping_interval=10, ping_timeout=5)
 
@@ -100,6 +102,90 @@ def test_the_session_is_that_of_the_last_finish_which_changed_it():
     socket.receive("b")
     socket.finished(None)
     assert socket.session == b"one"
+
+
+def values(**given_):
+    return sessions.pack({key: b"%d" % value for key, value in given_.items()})
+
+
+def merging(changed=None, deleted=()):
+    return sessions.Changes({key: b"%d" % value for key, value in (changed or {}).items()}, list(deleted))
+
+
+def test_the_layers_record_gets_the_session_of_the_connect_consumer():
+    socket = connecting()
+    socket.reply(SocketReply(accept=True), 0.0)
+    assert socket.finished(b"one") == [Mirror(0, b"one")]
+    assert socket.receive("a") == [Offer(1, "a")]
+    assert socket.finished(b"two") == []
+
+
+def test_what_is_merged_is_mirrored_with_the_order_of_the_next_frame():
+    socket = opened()
+    assert socket.merge(merging({"a": 1})) == [Mirror(0, values(a=1))]
+    socket.receive("x")
+    socket.finished(None)
+    assert socket.merge(merging({"b": 2}, ["a"])) == [Mirror(1, values(b=2))]
+    assert socket.session == values(b=2)
+
+
+def test_a_merge_while_a_frame_is_unfinished_and_the_frames_finish_keep_each_others_changes():
+    socket = opened()
+    socket.merge(merging({"both": 0, "frame": 0, "merged": 0}))
+    socket.receive("x")
+    socket.receive("y")
+    assert socket.merge(merging({"both": 1, "merged": 1})) == [Mirror(1, values(both=1, frame=0, merged=1))]
+    socket.merge(merging({"late": 1}))
+    done = socket.finished(values(both=2, frame=2, merged=0))
+    expected = {"both": b"2", "frame": b"2", "merged": b"1", "late": b"1"}
+    mirror, offer = done
+    assert (sessions.unpack(mirror.session), mirror.order, offer) == (expected, 1, Offer(2, "y"))
+    # What the next frame finishes with was made of all that.
+    assert socket.finished(b"") == []
+    assert socket.session == b""
+
+
+def test_a_frame_that_leaves_the_session_alone_keeps_what_was_merged():
+    socket = opened()
+    socket.receive("x")
+    socket.merge(merging({"a": 1}))
+    assert socket.finished(None) == [Mirror(1, values(a=1))]
+    assert socket.session == values(a=1)
+
+
+def test_a_merge_after_the_client_has_left_is_in_the_disconnects_session():
+    socket = opened()
+    socket.receive("x")
+    socket.lost(1000)
+    assert socket.merge(merging({"a": 1})) == []
+    assert socket.finished(values(b=1)) == [End(1000, 2)]
+    assert sessions.unpack(socket.session) == {"a": b"1", "b": b"1"}
+
+
+def test_a_merge_before_the_accept_needs_no_record_of_its_own():
+    socket = connecting()
+    assert socket.merge(merging({"a": 1})) == []
+    assert socket.reply(SocketReply(accept=True), 0.0) == [Accept()]
+    assert socket.finished(values(b=1)) == [Mirror(0, values(a=1, b=1))]
+
+
+def test_a_merge_that_lets_the_session_grow_too_large_is_dropped_with_an_error():
+    socket = opened()
+    large = sessions.Changes({"a": b"x" * sessions.MAX_MERGED_BYTES}, [])
+    (report,) = socket.merge(large)
+    assert (report.level, socket.session) == ("ERROR", b"") and "limit" in report.text
+    # What a finish has stored may be larger, and be made smaller.
+    socket.receive("x")
+    socket.finished(sessions.pack({"a": b"x" * sessions.MAX_MERGED_BYTES, "b": b"1"}))
+    assert socket.merge(merging(deleted=["b"])) == [Mirror(1, socket.session)]
+
+
+def test_a_merge_into_what_is_no_session_is_dropped_with_an_error():
+    socket = opened()
+    socket.receive("x")
+    socket.finished(b"of another kind")
+    (report,) = socket.merge(merging({"a": 1}))
+    assert report.level == "ERROR" and socket.session == b"of another kind"
 
 
 def test_reading_pauses_at_the_limit_of_frames_and_resumes_at_half_of_it():

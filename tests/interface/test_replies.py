@@ -1,10 +1,12 @@
 """The switchboard between the layer and the clients, without a server."""
 
+import asyncio
+
 import pytest
 
 from procman.interface.replies import Replies
 from procman.layers.base import OpenSocket
-from procman.layers.errors import MessageTooLarge
+from procman.layers.errors import ChannelFull, MessageTooLarge
 from tests.support.layer import FakeLayer
 
 
@@ -48,6 +50,25 @@ def test_a_reply_reaches_the_client_of_its_channel_only(replies):
     one, two = Recorder(replies), Recorder(replies)
     replies.on_reply(one.reply_channel, {"text": "a"}, None)
     assert (one.heard, two.heard) == ([("on_reply", {"text": "a"}, None)], [])
+
+
+def test_a_mark_tells_the_kind_of_a_client(replies):
+    assert replies.new_name("ws-").startswith("fake!ws-")
+
+
+def test_an_answer_that_cannot_be_sent_is_logged(replies, layer, caplog):
+    async def refuse(channel, message):
+        raise ChannelFull(channel, 1)
+
+    async def answer():
+        replies.answer("worker?1", {})
+        (task,) = replies.farewells
+        await task
+
+    layer.send = refuse
+    asyncio.run(answer())
+    assert not replies.farewells
+    assert "an answer to worker?1 was not sent" in caplog.text
 
 
 def test_a_sender_that_waits_for_a_client_that_left_is_told(replies, layer):

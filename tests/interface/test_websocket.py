@@ -10,6 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from procman.layers import names, sessions
+from procman.layers.sessions import Changes, Read
 from procman.settings import InterfaceSettings, ProjectConfiguration
 from tests.support.interface import read_response, running_interface
 from tests.support.waiting import wait_until
@@ -200,7 +202,7 @@ def test_the_session_goes_with_every_frame_and_comes_back_with_the_finish(site):
     with client:
         client.send("a")
         offer, _ = site.layer.take()
-        assert offer.session is None
+        assert offer.session == b""
         site.layer.finish(offer, session=b"one")
         client.send("b")
         offer, _ = site.layer.take()
@@ -219,6 +221,44 @@ def test_the_layer_learns_the_session_of_the_connect_consumer(site):
     site.layer.finish(offer, {"accept": True}, session=b"s")
     with result():
         assert [each.session for each in site.layer.opened][-1] == b"s"
+
+
+def test_the_session_is_told_to_who_asks(site):
+    client, channel = site.accepted()
+    with client:
+        client.send("a")
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, session=b"one")
+        site.layer.reply(channel, sessions.build_read(Read("answers?1", 5)), token=3)
+        assert site.layer.answers.get(timeout=5) == (3, True)
+        assert site.layer.sent.get(timeout=5) == ("answers?1", {"number": 5, "session": b"one"})
+
+
+def test_what_is_merged_into_the_session_goes_with_the_next_frame_and_to_the_layers_record(site):
+    client, channel = site.accepted()
+    with client:
+        site.layer.reply(channel, sessions.build_merge(Changes({"a": b"1"}, [])))
+        merged = sessions.pack({"a": b"1"})
+        record = site.layer.opened[-1]
+        assert (record.reply_channel, record.order, record.session) == (channel, 0, merged)
+        client.send("a")
+        offer, _ = site.layer.take()
+        assert (offer.session, record.order) == (merged, 0)
+
+
+def test_a_request_for_the_session_that_is_none_is_logged_and_dropped(site, caplog):
+    client, channel = site.accepted("/chat")
+    with client:
+        site.layer.reply(channel, {sessions.REQUEST: "from a client"}, token=4)
+        assert site.layer.answers.get(timeout=5) == (4, True)
+    assert "/chat dropped: it is no request for a session" in caplog.text
+
+
+def test_sockets_are_known_by_their_reply_channels(site):
+    client, channel = site.accepted()
+    with client:
+        assert channel.startswith("fake!ws-")
+        assert names.is_socket(channel.replace("fake", "interface.1.00000000"))
 
 
 def test_a_second_finish_of_a_frame_is_dropped_with_its_replies(site):

@@ -215,6 +215,42 @@ class InterfaceSuite:
         layer.finish(delivery)
         assert layer.take(CHANNELS, 0.05) is None
 
+    def test_a_socket_that_is_told_of_again_has_its_last_session_and_one_disconnect(
+        self, layer: Any, make_interface: MakeInterface
+    ) -> None:
+        interface = make_interface()
+        interface.open("a", order=1, session=b"first")
+        interface.open("a", order=4, session=b"merged")
+        interface.abandon()
+        delivery = take(layer)
+        assert (delivery.session, delivery.message["order"]) == (b"merged", 4)
+        layer.finish(delivery)
+        assert layer.take(CHANNELS, 0.05) is None
+
+    def test_an_empty_session_is_told_from_none(self, interface: RecordingInterface, layer: Any) -> None:
+        number = interface.offer("websocket.receive", {}, session=b"")
+        delivery = take(layer)
+        assert delivery.session == b""
+        layer.finish(delivery, session=b"")
+        assert interface.heard("finished") == (number, b"")
+        interface.offer("http.request", {})
+        delivery = take(layer)
+        assert delivery.session is None
+        layer.finish(delivery)
+
+    def test_an_interface_answers_a_worker_while_its_message_is_in_flight(
+        self, interface: RecordingInterface, layer: Any
+    ) -> None:
+        layer.send("chat.receive", {})
+        delivery = layer.take(["chat.receive"], 10)
+        answer = layer.new_channel("answer?")
+        layer.send_and_wait(interface.channel(), {"ask": answer}, timeout=10)
+        assert interface.heard("reply") == (interface.channel(), {"ask": answer})
+        interface.loop.run(interface.layer.send(answer, {"n": 1}))
+        assert layer.receive_many([answer], block=True, timeout=10) == (answer, {"n": 1})
+        layer.finish(delivery, [Send(interface.channel(), {"n": 2}), Send(interface.channel(), {"n": 3})])
+        assert interface.heard("reply", count=2) == (interface.channel(), {"n": 2})
+
     # -- groups -------------------------------------------------------------------------------------------------------
 
     def test_a_group_send_is_one_message_per_interface_however_many_members_it_has(

@@ -59,3 +59,19 @@ def test_a_kind_of_str_becomes_a_str() -> None:
 
     assert type(names.plain(Safe("a"))) is str
     assert [type(name) for name in names.check_receive([Safe("a"), "b"])] == [str, str]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("interface.1.0a1b2c3d!ws-4e5f6a1", True),
+        ("interface.0a1b2c3d!ws-1", True),
+        ("interface.0a1b2c3d!4e5f6a1", False),
+        ("interface.0a1b2c3d!ws-4e5f6a1\n", False),
+        ("mine!ws-1", False),
+        ("interface.0a1b2c3d?ws-1", False),
+        ("ws-1", False),
+    ],
+)
+def test_the_reply_channels_of_sockets_are_known_by_their_names(name: str, is_one: bool) -> None:
+    assert names.is_socket(name) is is_one

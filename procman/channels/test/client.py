@@ -21,8 +21,9 @@ from procman.channels.asgi import ChannelLayerWrapper, channel_layers
 from procman.channels.channel import Group
 from procman.channels.exceptions import ChannelSocketException
 from procman.channels.message import Message, SessionSlot
-from procman.channels.sessions import NEXT_ORDER, SocketSession, session_key_for_reply_channel
+from procman.channels.sessions import NEXT_ORDER, session_key_for_reply_channel
 from procman.channels.signals import consumer_finished, consumer_started
+from procman.channels.socketsession import SocketSession
 from procman.layers.base import Delivery
 
 
@@ -35,8 +36,8 @@ class ClientSession(SocketSession):
 
     def load(self) -> dict[str, Any]:
         """What is stored."""
-        data = self._client.session_data
-        return self.serializer().loads(data) if data else {}
+        self._data = self._client.session_data
+        return super().load()
 
     def save(self, must_create: bool = False) -> None:
         """Store what the session holds."""

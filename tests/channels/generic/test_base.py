@@ -7,6 +7,7 @@ import pytest
 from procman.channels.generic import BaseConsumer
 from procman.channels.message import Message, SessionSlot
 from procman.channels.routing import Router, include
+from procman.layers import sessions
 
 
 class Two(BaseConsumer):
@@ -21,7 +22,7 @@ class Two(BaseConsumer):
 
 def message(channel: str, **content: Any) -> Message:
     made = Message({"reply_channel": "interface.x!1", **content}, channel, None)
-    made.session_slot = SessionSlot(b'{"n":1}')
+    made.session_slot = SessionSlot(sessions.pack({"n": b"1"}))
     return made
 
 
