@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from django.contrib import auth
 from django.http import HttpRequest
@@ -16,7 +16,8 @@ from django.utils.functional import SimpleLazyObject
 from procman.channels.message import Message
 from procman.channels.sessions import channel_and_http_session, channel_session, http_session
 
-Consumer = Callable[..., Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def transfer_user(from_session: Any, to_session: Any) -> None:
@@ -42,19 +43,19 @@ def _set_user(message: Message, session: Any) -> None:
     message.user = user_of_session(None) if session is None else SimpleLazyObject(lambda: user_of_session(session))
 
 
-def _message_of(args: tuple[Any, ...], decorator: str) -> Message:
+def _message_of(args: tuple[object, ...], decorator: str) -> Message:
     for argument in args[:2]:
         if isinstance(argument, Message):
             return argument
     raise ValueError(f"{decorator} called without Message instance")
 
 
-def channel_session_user(func: Consumer) -> Consumer:
+def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.user``, the one logged in according to the channel session."""
 
     @channel_session
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, "channel_session_user")
         _set_user(message, message.channel_session)
         return func(*args, **kwargs)
@@ -62,12 +63,12 @@ def channel_session_user(func: Consumer) -> Consumer:
     return inner
 
 
-def http_session_user(func: Consumer) -> Consumer:
+def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.user``, the one logged in according to the HTTP session."""
 
     @http_session
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, "http_session_user")
         _set_user(message, message.http_session)
         return func(*args, **kwargs)
@@ -75,9 +76,9 @@ def http_session_user(func: Consumer) -> Consumer:
     return inner
 
 
-def _with_transfer(func: Consumer, decorator: str) -> Consumer:
+def _with_transfer(func: Callable[P, R], decorator: str) -> Callable[P, R]:
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, decorator)
         if message.http_session is not None:
             transfer_user(message.http_session, message.channel_session)
@@ -86,11 +87,11 @@ def _with_transfer(func: Consumer, decorator: str) -> Consumer:
     return inner
 
 
-def channel_session_user_from_http(func: Consumer) -> Consumer:
+def channel_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
     """``message.user`` from the HTTP session, kept in the channel session for ``channel_session_user`` later on."""
     return http_session_user(channel_session(_with_transfer(func, "channel_session_user_from_http")))
 
 
-def channel_and_http_session_user_from_http(func: Consumer) -> Consumer:
+def channel_and_http_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
     """As ``channel_session_user_from_http``, with the HTTP session itself on every message of the socket."""
     return channel_and_http_session(http_session_user(_with_transfer(func, "channel_and_http_session_user_from_http")))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import ItemsView, KeysView, Mapping, ValuesView
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from procman.channels.channel import Channel
 from procman.channels.pending import PendingMessageStore, pending_message_store
 
 __all__ = ["Message", "PendingMessageStore", "SessionSlot", "pending_message_store"]
+
+
+if TYPE_CHECKING:
+    from django.contrib.sessions.backends.base import SessionBase
+
+# None is possible, and rarely: consumers of sockets and requests need not look for it before each use.
+MaybeNone: TypeAlias = Any
 
 
 class SessionSlot:
@@ -41,8 +48,8 @@ class Message:
     id: str | None = None
     session_slot: SessionSlot | None = None
     # Set by decorators; declared for type checkers only.
-    channel_session: Any
-    http_session: Any
+    channel_session: SessionBase
+    http_session: SessionBase | MaybeNone
     user: Any
 
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
@@ -50,7 +57,7 @@ class Message:
         self.channel = Channel(channel_name, channel_layer=channel_layer)  # type: ignore[arg-type]
         self.channel_layer = channel_layer
         reply_channel = content.get("reply_channel")
-        self.reply_channel: Channel | None = (
+        self.reply_channel: Channel | MaybeNone = (
             Channel(reply_channel, channel_layer=channel_layer) if reply_channel else None
         )
 

@@ -17,7 +17,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase
@@ -27,7 +27,8 @@ from procman.channels.handler import AsgiRequest
 from procman.channels.message import Message
 from procman.channels.socketsession import FetchedSession, SocketSession
 
-Consumer = Callable[..., Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The key of a channel session under which enforce_ordering keeps whose turn it is.
 NEXT_ORDER = "__channels_next_order"
@@ -71,7 +72,7 @@ def delete_engine_session(message: Message) -> None:
         session_for_reply_channel(message.reply_channel.name).delete()
 
 
-def _message_of(args: tuple[Any, ...], decorator: str) -> Message:
+def _message_of(args: tuple[object, ...], decorator: str) -> Message:
     # The second place is where a method has it.
     for argument in args[:2]:
         if isinstance(argument, Message):
@@ -79,7 +80,7 @@ def _message_of(args: tuple[Any, ...], decorator: str) -> Message:
     raise ValueError(f"{decorator} called without Message instance")
 
 
-def channel_session(func: Consumer) -> Consumer:
+def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, saved afterwards if it was changed.
 
     Raises:
@@ -88,7 +89,7 @@ def channel_session(func: Consumer) -> Consumer:
     """
 
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, "channel_session")
         if hasattr(message, "channel_session"):  # decorated twice
             return func(*args, **kwargs)
@@ -124,7 +125,7 @@ def _open_engine_session(reply_channel: str) -> SessionBase:
     return session
 
 
-def http_session(func: Consumer) -> Consumer:
+def http_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.http_session``, the one of the browser's cookie, or None; saved if changed.
 
     The message needs the path and headers of a request, as ``http.request`` and ``websocket.connect`` have. With the
@@ -136,7 +137,7 @@ def http_session(func: Consumer) -> Consumer:
     """
 
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, "http_session")
         if hasattr(message, "http_session"):
             return func(*args, **kwargs)
@@ -171,13 +172,13 @@ def http_session_store(session_key: str) -> SessionBase:
     return session
 
 
-def channel_and_http_session(func: Consumer) -> Consumer:
+def channel_and_http_session(func: Callable[P, R]) -> Callable[P, R]:
     """Both sessions: the HTTP session's key is kept in the channel session, for messages that carry no cookie."""
 
     @http_session
     @channel_session
     @functools.wraps(func)
-    def inner(*args: Any, **kwargs: Any) -> Any:
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         message = _message_of(args, "channel_and_http_session")
         name = settings.SESSION_COOKIE_NAME
         if message.http_session is not None:
@@ -201,7 +202,6 @@ def requeue_messages(message: Message) -> None:
     Raises:
         ChannelFull: one of these channels is full; the message is lost.
     """
-    assert message.reply_channel is not None
     wait_channel = wait_channel_name(message.reply_channel.name)
     layer = message.channel_layer
     while True:
@@ -221,12 +221,16 @@ def _explained(error: Exception, channel: str, what: str) -> Exception:
     return explained
 
 
-def enforce_ordering(func: Consumer | None = None, slight: bool = False) -> Consumer:
+@overload
+def enforce_ordering(func: Callable[P, R], slight: bool = False) -> Callable[P, R]: ...
+@overload
+def enforce_ordering(func: None = None, slight: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def enforce_ordering(func: Callable[P, R] | None = None, slight: bool = False) -> Any:
     """Run the consumer only when every earlier message of the socket has been consumed; early ones wait.
 
     The interface server hands out one message of a socket at a time, in order, so for its messages there is nothing
     to do. Messages from elsewhere are put in order by their ``order``, with the next one kept in the channel session;
-    ``websocket.connect`` must be decorated too then, as it has order 0.
+    ``websocket.connect`` must be decorated too then, as it has order 0. What their consumer returns is dropped.
 
     Raises:
         ValueError: *slight* (gone since 1.0), no message, or one without ``order``.
@@ -234,27 +238,27 @@ def enforce_ordering(func: Consumer | None = None, slight: bool = False) -> Cons
     """
     if slight:
         raise ValueError("slight ordering is gone: use enforce_ordering without it")
-
-    def decorator(func: Consumer) -> Consumer:
-        ordered = channel_session(functools.partial(_in_order, func))
-
-        @functools.wraps(func)
-        def inner(*args: Any, **kwargs: Any) -> Any:
-            message = _message_of(args, "enforce_ordering")
-            if message.content.get("order") is None:
-                raise ValueError("No `order` value in message; @enforce_ordering can only be used on messages with one")
-            if message.session_slot is not None and message.session_slot.is_ordered:
-                return channel_session(func)(*args, **kwargs)
-            return ordered(*args, **kwargs)
-
-        return inner
-
-    return decorator(func) if func is not None else decorator
+    return enforce_ordering if func is None else _enforce_ordering(func)
 
 
-def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
+def _enforce_ordering(func: Callable[P, R]) -> Callable[P, R | None]:
+    beside_socket = channel_session(func)
+    ordered = channel_session(functools.partial(_in_order, func))
+
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        message = _message_of(args, "enforce_ordering")
+        if message.content.get("order") is None:
+            raise ValueError("No `order` value in message; @enforce_ordering can only be used on messages with one")
+        if message.session_slot is not None and message.session_slot.is_ordered:
+            return beside_socket(*args, **kwargs)
+        return ordered(*args, **kwargs)
+
+    return inner
+
+
+def _in_order(func: Callable[..., object], *args: Any, **kwargs: Any) -> None:
     message = _message_of(args, "enforce_ordering")
-    assert message.reply_channel is not None
     order = int(message.content["order"])
     session = message.channel_session
     next_order = session.get(NEXT_ORDER, 0)
@@ -264,7 +268,7 @@ def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
         session.save()
         session.modified = False
         requeue_messages(message)
-        return None
+        return
     wait_channel = wait_channel_name(message.reply_channel.name)
     message.content["original_channel"] = message.channel.name
     try:
@@ -274,4 +278,3 @@ def _in_order(func: Consumer, *args: Any, **kwargs: Any) -> Any:
     # The order may have moved on while the message was being parked, and nobody would fetch it then.
     if session.load().get(NEXT_ORDER, 0) != next_order:
         requeue_messages(message)
-    return None
