@@ -11,7 +11,9 @@ class ChannelsConfig(AppConfig):
     verbose_name = "Channels"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and the data bindings that models modules have defined."""
         from procman.channels import checks
+        from procman.channels.binding.base import BindingMetaclass
 
         checks.register()
+        BindingMetaclass.register_all()
