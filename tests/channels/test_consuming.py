@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from procman.channels import Channel, Group, route
-from procman.channels.asgi import ChannelLayerWrapper
-from procman.channels.exceptions import ConsumeLater, DenyConnection, WebsocketCloseException
+from procman.channels.asgi import ChannelLayerWrapper, channel_layers
+from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
 from procman.channels.pending import pending_message_store
 from procman.channels.routing import Router
 from procman.channels.signals import consumer_finished
@@ -15,6 +15,8 @@ from procman.channels.worker import Worker
 from procman.layers.base import Send
 from procman.layers.errors import LayerUnavailable, LimitReached
 from procman.layers.memory import InMemoryChannelLayer
+from tests.channels.layer import BareLayer
+from tests.support.waiting import wait_until
 
 CHANNELS = ["test", "websocket.connect", "websocket.receive", "http.request"]
 
@@ -137,6 +139,20 @@ def test_a_close_exception_without_a_socket_is_logged(layer, wrapper, caplog):
     run(wrapper, consumer, content={"reply_channel": None})
     assert len(layer.finished) == 1
     assert "no reply channel" in caplog.text
+
+
+def test_an_exception_that_says_itself_what_is_to_be_done_is_run_with_its_message(layer, wrapper, caplog):
+    class Teapot(ChannelSocketException):
+        def run(self, message):
+            message.reply_channel.send({"text": "short and stout"})
+
+    def consumer(message):
+        message.reply_channel.send({"text": "before"})
+        raise Teapot
+
+    run(wrapper, consumer, "websocket.receive")
+    assert layer.sent() == [{"text": "before"}, {"text": "short and stout"}]
+    assert not caplog.records
 
 
 def test_consume_later_gives_the_delivery_back_with_one_more_retry(layer, wrapper):
@@ -272,3 +288,46 @@ def test_sends_that_are_too_many_together_are_dropped_and_the_message_is_finishe
     assert identity == "m3"
     assert [(send.name, send.message["status"]) for send in sends] == [("i!1", 500)]
     assert "its end carries 2 at most" in caplog.text
+
+
+def test_a_message_put_off_on_a_channel_that_is_full_is_not_lost():
+    calls = []
+
+    def consumer(message):
+        calls.append(message["n"])
+        if calls == [1]:
+            Channel("test").send({"n": 2}, immediately=True)  # there is room for one
+            raise ConsumeLater
+
+    wrapper = ChannelLayerWrapper(InMemoryChannelLayer(capacity=1), "default", [route("test", consumer)])
+    before = channel_layers.set("default", wrapper)
+    try:
+        wrapper.send("test", {"n": 1})
+        worker = Worker(wrapper)
+        wait_until(lambda: worker.step(["test"]) and len(calls) == 3)
+    finally:
+        channel_layers.set("default", before)
+    assert sorted(calls) == [1, 1, 2]
+
+
+def test_on_a_layer_of_1x_a_full_channel_keeps_back_nothing_else_and_the_worker_lives(caplog, monkeypatch):
+    class FullLayer(BareLayer):
+        def send(self, channel, message):
+            if channel == "full":
+                raise self.ChannelFull
+            super().send(channel, message)
+
+    def consumer(message):
+        for name in ("a", "full", "b"):
+            Channel(name, channel_layer=wrapper).send({"n": message["n"]})
+
+    monkeypatch.setattr(pending_message_store, "retry_time", 0.02)
+    monkeypatch.setattr(pending_message_store, "retry_interval", 0.01)
+    wrapper = ChannelLayerWrapper(FullLayer(), "default", [route("test", consumer)])
+    worker = Worker(wrapper)
+    for number in (1, 2):
+        wrapper.send("test", {"n": number})
+        worker.step(["test"])
+        assert [wrapper.receive_many([])[0] for _ in range(2)] == ["a", "b"]
+        assert not pending_message_store.active
+    assert "'full' stayed full" in caplog.text

@@ -20,6 +20,10 @@ def test_the_signals_switch_holding_on_and_off(layer):
     assert list(layer.queues) == ["a"]
 
 
+def test_a_full_channel_is_tried_again_for_two_seconds():
+    assert (PendingMessageStore.retry_time, PendingMessageStore.retry_interval) == (2.0, 0.2)
+
+
 def test_changing_a_dict_after_the_send_has_no_effect(layer):
     pending_message_store.prepare()
     content = {"list": [1], "text": "a"}

@@ -93,6 +93,24 @@ def test_an_include_strips_its_prefix_and_merges_its_groups(outer, inner):
     assert match(routing, "a", path="/chat/django/") is None
 
 
+def test_a_route_of_an_include_does_not_match_without_the_prefix():
+    routing = [include(chat_routing, path="^/ws/v(?P<version>[0-9]+)")]
+    assert match(routing, "websocket.connect", path="/chat/django/") is None
+    assert match(routing, "websocket.connect", path="/ws/chat/django/") is None
+
+
+def test_matching_copies_nothing_of_a_message():
+    class Body(bytes):
+        def __copy__(self):
+            raise AssertionError
+
+        def __deepcopy__(self, memo):
+            raise AssertionError
+
+    found = match([include(chat_routing, path="^/ws")], "websocket.connect", path="/ws/chat/a/", body=Body(b"x"))
+    assert found == (second, {"room": "a"})
+
+
 def test_the_consumer_gets_the_original_message():
     original = message("a", path="/ws/x")
     assert Router([include([route("a", first, path="^/x$")], path="^/ws")]).match(original) == (first, {})
@@ -144,6 +162,14 @@ def test_consumers_may_be_dotted_names():
 def test_what_does_not_import_is_named(make, text):
     with pytest.raises(ImproperlyConfigured, match=text):
         make()
+
+
+def test_an_import_that_fails_within_a_module_of_the_project_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_routing.py").write_text("import no_such_dependency\nchannel_routing = []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for make in (lambda: Router("broken_routing.channel_routing"), lambda: route("a", "broken_routing.consumer")):
+        with pytest.raises(ImproperlyConfigured, match="No module named 'no_such_dependency'"):
+            make()
 
 
 def test_several_channels_may_share_a_route():

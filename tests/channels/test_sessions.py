@@ -273,7 +273,8 @@ def test_a_key_in_the_url_counts_only_where_it_is_allowed():
     consumer(message(**made))
     with override_settings(CHANNEL_SESSION_KEY_IN_URL=True):
         consumer(message(**made))
-    assert keys == [None, session.session_key]
+        consumer(message(**made, headers=cookie(saved_http_session())))  # the cookie comes second
+    assert keys == [None, session.session_key, session.session_key]
 
 
 def test_a_message_that_is_no_request_is_refused():
@@ -341,6 +342,13 @@ def test_a_full_wait_channel_is_explained(layer, wrapper):
     layer.full = {"__wait__.i?1"}
     with pytest.raises(ChannelFull, match="early message waits"):
         ordered(wrapper, 3, lambda m: None)
+
+
+def test_a_full_channel_to_which_a_waiting_message_goes_back_is_explained(layer, wrapper):
+    ordered(wrapper, 1, lambda m: None)
+    layer.full = {"websocket.receive"}
+    with pytest.raises(ChannelFull, match="giving a waiting message back"):
+        ordered(wrapper, 0, lambda m: None)
 
 
 def test_messages_of_a_socket_need_no_ordering(layer, wrapper):

@@ -10,10 +10,10 @@ from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.test import override_settings
 
-from procman.channels import Channel, route
+from procman.channels import Channel, Group, route
 from procman.channels.auth import channel_session_user
 from procman.channels.message import Message, SessionSlot
-from procman.channels.sessions import channel_session, session_for_reply_channel
+from procman.channels.sessions import channel_session, enforce_ordering, session_for_reply_channel
 from procman.channels.socketsession import FetchedSession, SocketSession, fetch
 from procman.layers import sessions
 from procman.layers.errors import LayerUnavailable, ReplyChannelGone
@@ -232,7 +232,32 @@ def ws_disconnect(message):
     heard.append(("disconnect", dict(message.channel_session.items())))
 
 
+@enforce_ordering
+def ordered_receive(message):
+    message.reply_channel.send({"text": f"{message['order']} {message['text']}"})
+
+
+def echo_receive(message):
+    key = "text" if "text" in message else "bytes"
+    message.reply_channel.send({key: message[key]})
+
+
+def room_receive(message):
+    """Sends to a group around joining or leaving it: both act at once, the send at the end."""
+    room = Group("room")
+    room.send({"text": message["text"]})
+    if message["text"] == "join":
+        room.add(message.reply_channel)
+    else:
+        room.discard(message.reply_channel)
+    message.reply_channel.send({"text": "end"})
+
+
 ROUTING = [
+    # Only this one is decorated, as in the documentation of 1.x: its order begins with 1.
+    route("websocket.receive", ordered_receive, path="^/ordered/"),
+    route("websocket.receive", room_receive, path="^/room/"),
+    route("websocket.receive", echo_receive, path="^/echo/"),
     route("websocket.connect", ws_connect),
     route("websocket.receive", ws_receive),
     route("websocket.disconnect", ws_disconnect),
@@ -316,6 +341,31 @@ def test_a_forwarded_message_whose_socket_has_closed_finds_an_empty_session(site
     site.layer.send("chat.receive", content)
     wait_until(lambda: len(heard) == 3)
     assert heard[2] == (False, {"late": 1})
+
+
+def test_ordering_of_frames_alone_parks_nothing(site):
+    with site.connect("/ordered/") as client:
+        for text in "abc":
+            client.send(text)
+        assert [client.recv(10) for _ in range(3)] == ["1 a", "2 b", "3 c"]
+    wait_until(lambda: len(heard) == 1)
+
+
+def test_who_joins_after_the_send_gets_it_and_who_leaves_after_it_does_not(site):
+    with site.connect("/room/") as client:
+        client.send("join")
+        assert [client.recv(10) for _ in range(2)] == ["join", "end"]
+        client.send("leave")
+        assert client.recv(10) == "end"
+    wait_until(lambda: len(heard) == 1)
+
+
+@pytest.mark.parametrize("empty", ["", b""])
+def test_an_empty_frame_is_a_frame_in_both_directions(site, empty):
+    with site.connect("/echo/") as client:
+        client.send(empty)
+        assert client.recv(10) == empty
+    wait_until(lambda: len(heard) == 1)
 
 
 def held_by(site):

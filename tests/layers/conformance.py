@@ -7,6 +7,7 @@ other layers of the same test send, and ``layer``, one of these. The asyncio cli
 """
 
 import inspect
+import re
 import resource
 import statistics
 import threading
@@ -504,6 +505,20 @@ class ConformanceSuite:
 
 class WorkerSuite:
     """The worker's side, for the layers of the synchronous contract."""
+
+    def test_the_layer_has_the_members_of_1x(self, make: Make) -> None:
+        layer = make(expiry=50, group_expiry=500, capacity=5, channel_capacity={re.compile("^small"): 1})
+        assert (layer.expiry, layer.group_expiry, layer.capacity) == (50, 500, 5)
+        assert (layer.get_capacity("small.x"), layer.get_capacity("x.small")) == (1, 5)
+        assert {"groups", "flush", "statistics"} <= set(layer.extensions)
+        layer.send("small.x", {"n": 1})
+        with pytest.raises(layer.ChannelFull):
+            layer.send("small.x", {})
+        assert layer.receive(["small.x"]) == ("small.x", {"n": 1})
+        assert layer.receive(["small.x"], block=False) == (None, None)
+
+    def test_the_limits_of_1x_are_the_defaults(self, layer: Any) -> None:
+        assert (layer.expiry, layer.group_expiry, layer.capacity) == (60, 86400, 100)
 
     def test_a_delivery_is_taken_once_and_finished_with_its_sends_in_order(self, layer: Any) -> None:
         layer.send("work", {"n": 1})
