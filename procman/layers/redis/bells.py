@@ -25,7 +25,7 @@ from procman.layers.wake import WakePipe
 
 LONGEST_WAIT = 5.0
 _BROKEN_PAUSE = 0.1
-_ANSWER_PAUSE_MS = 50
+_ANSWER_PAUSES_MS = (2, 8, 40)
 CLOSE_ENOUGH = 0.005  # seconds; servers do not answer in the same moment that a wait is over
 Key = tuple[int, bytes]  # server, key
 
@@ -166,13 +166,14 @@ class Bells:
     def _cancel(self, server: int, is_told: bool = False) -> None:
         link = self._links[server]
         if link is not None and self._asked[server]:
-            if not is_told:
-                self._sessions[server].post("CLIENT", "UNBLOCK", link.client_id)
-            # No answer: the server had not read the question yet, or does not let us.
-            if not link.is_readable() and not _is_ready(link, _ANSWER_PAUSE_MS):
-                self._drop(server)
-                return
-            self._hear(server)
+            for pause in _ANSWER_PAUSES_MS:
+                if not is_told:
+                    self._sessions[server].post("CLIENT", "UNBLOCK", link.client_id)
+                if link.is_readable() or _is_ready(link, pause):
+                    self._hear(server)
+                    return
+                is_told = False  # the server had not read the question yet: told again
+            self._drop(server)  # it does not let us
 
     def _quietly(self, server: int, *command: str | bytes | int) -> int:
         try:

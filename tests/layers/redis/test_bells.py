@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from procman.layers.redis.bells import Bells
+from procman.layers.redis.session import Session
 from tests.layers.conformance import Make
 from tests.support.redis import RedisServer
 from tests.support.waiting import wait_until
@@ -38,3 +39,24 @@ def test_a_leader_hears_what_came_while_it_took_its_question_back(
     shared_redis.client.rpush("other", "2")
     second.join(2)
     assert heard[1:] == [(b"other", (0, b"2"))]
+
+
+def test_a_question_that_the_server_reads_late_is_taken_back_all_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = make()
+    layer.statistics()
+    bells: Bells = layer._bells
+    bells.prepare([0])
+    told = []
+    post = Session.post
+
+    def lose_the_first(self: Session, *command: object) -> None:
+        told.append(command)
+        if len(told) > 1:
+            post(self, *command)
+
+    monkeypatch.setattr(Session, "post", lose_the_first)
+    link = bells._links[0]
+    assert bells.wait([(0, b"nothing")], 0.1, None) is None
+    assert bells._links[0] is link and len(told) >= 2
