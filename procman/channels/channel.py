@@ -120,6 +120,17 @@ class Group(_Named):
         """Remove *channel* now; sends that are held back do not reach it any more."""
         self.channel_layer.group_discard(self.name, channel.name if isinstance(channel, Channel) else channel)
 
+    def count(self) -> int:
+        """How many members the group has now: sockets until they have closed, and other channels.
+
+        Cheap for sockets, however many there are. Raises TypeError: the name is not valid. LayerUnavailable.
+        """
+        names.check_group(self.name)
+        layer = self.channel_layer
+        if hasattr(layer, "group_count"):
+            return int(layer.group_count(self.name))
+        return len(layer.group_channels(self.name))  # a layer of 1.x
+
     def send(
         self, content: dict[str, Any], immediately: bool = False, on_commit: bool = False, using: str | None = None
     ) -> None:

@@ -115,6 +115,10 @@ class ChannelLayer:
         """Names of the members of *group*, in no order."""
         raise NotImplementedError
 
+    def group_count(self, group: str) -> int:
+        """How many members *group* has; costs no more for many than for few, as long as they are sockets."""
+        return len(self.group_channels(group))
+
     def flush(self) -> None:
         """Drop all messages, memberships and in-flight records."""
         raise NotImplementedError
@@ -299,6 +303,10 @@ class AsyncChannelLayer:
 
     async def group_channels(self, group: str) -> list[str]:
         """As ``ChannelLayer.group_channels``."""
+        raise NotImplementedError
+
+    async def group_count(self, group: str) -> int:
+        """As ``ChannelLayer.group_count``."""
         raise NotImplementedError
 
     async def flush(self) -> None:

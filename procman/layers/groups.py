@@ -37,6 +37,10 @@ class Groups:
         members = self._groups.get(group)
         return [channel for channel, deadline in members.items() if deadline > now] if members else []
 
+    def size(self, group: str, now: float) -> int:
+        """How many members *group* has at *now*."""
+        return sum(deadline > now for deadline in self._groups.get(group, {}).values())
+
     def take_prefix(self, prefix: str) -> list[tuple[str, str]]:
         """Remove and return every (group, channel) whose channel begins with *prefix*."""
         found = [
@@ -120,6 +124,10 @@ class HeldMembers:
     def channels(self, group: str) -> list[str]:
         """All held members of *group*."""
         return [channel for channels in self._groups.get(group, {}).values() for channel in channels]
+
+    def size(self, group: str) -> int:
+        """How many members of *group* are held."""
+        return sum(len(channels) for channels in self._groups.get(group, {}).values())
 
     def clear(self) -> None:
         """Forget everything."""

@@ -8,6 +8,7 @@ from django.test import TestCase
 
 from procman.channels import Channel, Group
 from procman.channels.pending import pending_message_store
+from procman.layers.memory import InMemoryChannelLayer
 
 
 def test_a_name_may_be_bytes(layer):
@@ -25,6 +26,25 @@ def test_outside_a_consumer_a_send_leaves_at_once(layer):
     assert layer.groups["g"] == ["c"]
 
 
+def test_a_group_counts_its_members():
+    layer = InMemoryChannelLayer()
+    news = Group("news", channel_layer=layer)
+    assert news.count() == 0
+    for member in ("a", "b", "b", "i!1"):
+        news.add(member)
+    assert news.count() == 3
+    news.discard("a")
+    assert news.count() == 2
+
+
+def test_a_layer_of_1x_is_asked_for_the_members_to_count_them():
+    class Old:
+        def group_channels(self, name):
+            return {"a": 1.0, "b": 2.0}
+
+    assert Group("news", channel_layer=Old()).count() == 2
+
+
 def test_a_name_that_is_not_valid_is_refused_where_it_is_sent_to(layer):
     pending_message_store.prepare()
     try:
@@ -32,6 +52,8 @@ def test_a_name_that_is_not_valid_is_refused_where_it_is_sent_to(layer):
             Channel("a b").send({})
         with pytest.raises(TypeError, match="'room 5!'"):
             Group("room 5!").send({})
+        with pytest.raises(TypeError, match="'room 5!'"):
+            Group("room 5!").count()
     finally:
         assert pending_message_store.collect() == []
 

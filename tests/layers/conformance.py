@@ -133,6 +133,7 @@ class ConformanceSuite:
             lambda: layer.send_group(name, {}),
             lambda: layer.group_add(name, "c"),
             lambda: layer.group_channels(name),
+            lambda: layer.group_count(name),
         ):
             with pytest.raises(TypeError):
                 call()
@@ -253,6 +254,17 @@ class ConformanceSuite:
         assert sorted(layer.group_channels("tgroup")) == ["tg_1", "tg_2"]
         layer.group_discard("tgroup", "tg_1")
         assert layer.group_channels("tgroup") == ["tg_2"]
+
+    def test_a_group_knows_how_many_members_it_has(self, make: Make) -> None:
+        layer = make(group_expiry=0.3)
+        assert layer.group_count("tgroup") == 0
+        for member in ("tg_1", "tg_2", "tg_2", "tgp!a", "tgp!b"):
+            layer.group_add("tgroup", member)
+        assert layer.group_count("tgroup") == 4
+        layer.group_discard("tgroup", "tg_1")
+        assert layer.group_count("tgroup") == 3
+        rest(layer, 0.35)
+        assert layer.group_count("tgroup") == 0
 
     def test_a_membership_ends_after_the_group_expiry(self, make: Make) -> None:
         layer = make(group_expiry=0.1)

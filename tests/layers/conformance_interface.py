@@ -172,13 +172,14 @@ class InterfaceSuite:
     def test_a_socket_that_closes_gets_its_disconnect_once(self, interface: RecordingInterface, layer: Any) -> None:
         interface.open("a")
         layer.group_add("room", interface.channel("a"))
+        assert layer.group_count("room") == 1
         number = interface.shut("a")
         delivery = take(layer)
         assert (delivery.channel, delivery.message["code"]) == ("websocket.disconnect", 1000)
         layer.finish(delivery)
         layer.take(CHANNELS, 0)
         assert interface.heard("finished") == (number, None)
-        assert layer.group_channels("room") == []
+        assert (layer.group_channels("room"), layer.group_count("room")) == ([], 0)
         again = interface.shut("a")
         assert interface.heard("finished", count=2) == (again, None)
         assert layer.take(CHANNELS, 0.05) is None
@@ -261,7 +262,7 @@ class InterfaceSuite:
             for number in range(30):
                 layer.group_add("room", holder.channel(str(number)))
         layer.group_add("room", "ordinary")
-        assert len(layer.group_channels("room")) == 61
+        assert len(layer.group_channels("room")) == layer.group_count("room") == 61
         wait_until(lambda: len(interface.members) == len(other.members) == 30)
         layer.send_group("room", {"n": 1})
         assert interface.heard("group") == other.heard("group") == ("room", {"n": 1})

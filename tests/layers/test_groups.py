@@ -14,8 +14,9 @@ def test_a_member_leaves_when_it_is_discarded_or_expires() -> None:
     groups.discard("g", "c")
     groups.discard("g", "never")
     groups.discard("nothing", "a")
-    assert groups.channels("g", 5) == ["a", "b"]
-    assert groups.channels("g", 10) == ["b"]
+    assert (groups.channels("g", 5), groups.size("g", 5)) == (["a", "b"], 2)
+    assert (groups.channels("g", 10), groups.size("g", 10)) == (["b"], 1)
+    assert groups.size("nothing", 5) == 0
 
 
 def test_adding_again_renews_a_membership() -> None:

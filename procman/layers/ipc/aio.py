@@ -280,6 +280,11 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
         channels: list[str] = codec.decode(await self._request(frames.GROUP_CHANNELS, group))["channels"]
         return channels
 
+    async def group_count(self, group: str) -> int:
+        names.check_group(group)
+        count: int = await self._request(frames.GROUP_COUNT, group)
+        return count
+
     async def flush(self) -> None:
         await self._request(frames.FLUSH)
 

@@ -25,7 +25,7 @@ from procman.layers.errors import (
 from procman.layers.limits import Limits
 from procman.settings import ENV_NAME
 
-VERSION = 3
+VERSION = 4
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
 ENVELOPE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
@@ -46,6 +46,7 @@ GROUP_CHANNELS = 10  # rid, group
 FLUSH = 11  # rid
 STATISTICS = 12  # rid, channel or None
 RETURN = 13  # channel, body: what a RECEIVE got for which nobody waits any more
+GROUP_COUNT = 14  # rid, group
 
 # -- client to hub: workers -------------------------------------------------------------------------------------------
 TAKE = 20  # channels, or None for those of the last TAKE

@@ -63,6 +63,7 @@ class Hub(Offers):
             frames.GROUP_DISCARD: self._group_discard,
             frames.GROUP_SEND: self._group_send,
             frames.GROUP_CHANNELS: self._group_channels,
+            frames.GROUP_COUNT: self._group_count,
             frames.FLUSH: self._flush,
             frames.STATISTICS: self._statistics,
             frames.RETURN: self._return,
@@ -303,6 +304,9 @@ class Hub(Offers):
     def _group_channels(self, peer: Peer, now: float, rid: int, group: str) -> None:
         channels = self.members.channels(group) + self.ordinary.channels(group, now)
         self.switch.push(peer, (frames.OK, rid, codec.encode({"channels": channels}, 1 << 30)))
+
+    def _group_count(self, peer: Peer, now: float, rid: int, group: str) -> None:
+        self.switch.push(peer, (frames.OK, rid, self.members.size(group) + self.ordinary.size(group, now)))
 
     def _flush(self, peer: Peer, now: float, rid: int) -> None:
         self.switch.flush(now)

@@ -37,6 +37,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     frames.FLUSH: (_I,),
     frames.STATISTICS: (_I, _S0),
     frames.RETURN: (_S, _B),
+    frames.GROUP_COUNT: (_I, _S),
     frames.TAKE: (_L0,),
     frames.UNTAKE: (),
     frames.FINISH: (_S, _L, _B0, _F),

@@ -138,6 +138,11 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         channels: list[str] = codec.decode(self._request(frames.GROUP_CHANNELS, group))["channels"]
         return channels
 
+    def group_count(self, group: str) -> int:
+        names.check_group(group)
+        count: int = self._request(frames.GROUP_COUNT, group)
+        return count
+
     def flush(self) -> None:
         self._request(frames.FLUSH)
 

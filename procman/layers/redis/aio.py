@@ -196,6 +196,10 @@ class AsyncRedisLayer(Common, AsyncChannelLayer):
         found = await self._run_everywhere("group_channels", group, is_plain=True)
         return [name.decode() for each in found for name in each]
 
+    async def group_count(self, group: str) -> int:
+        names.check_group(group)
+        return sum(await self._run_everywhere("group_count", group, is_plain=True))
+
     # -- all ----------------------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:

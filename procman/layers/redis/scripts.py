@@ -17,7 +17,8 @@ _DRAINS = frozenset(
     {"abandon", "take", "finish", "defer", "receive", "hello", "keep", "serve", "flush", "group_discard"}
 )
 _NAMES = (
-    *("abandon", "batch", "defer", "finish", "flush", "group_add", "group_channels", "group_discard", "group_send"),
+    *("abandon", "batch", "defer", "finish", "flush"),
+    *("group_add", "group_channels", "group_count", "group_discard", "group_send"),
     *("hello", "keep", "once", "part", "receive", "send", "serve", "statistics", "take"),
 )
 _PARTS = ("base", "queues", "inbox", "groups", "lost")

@@ -208,6 +208,10 @@ class RedisChannelLayer(Taking, ChannelLayer):
         names.check_group(group)
         return [name.decode() for each in self._sessions for name in each.run("group_channels", group, plain=True)]
 
+    def group_count(self, group: str) -> int:
+        names.check_group(group)
+        return sum(each.run("group_count", group, plain=True) for each in self._sessions)
+
     # -- all ----------------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

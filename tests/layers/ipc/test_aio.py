@@ -270,7 +270,7 @@ def test_the_first_connection_to_a_hub_of_another_version_fails_with_what_to_do(
         thread = threading.Thread(target=answer)
         thread.start()
         layer = AsyncIPCLayer(f"ipc://{path}")
-        with pytest.raises(ProtocolMismatch, match=r"version 2, this process 3.*restart all of"):
+        with pytest.raises(ProtocolMismatch, match=rf"version 2, this process {frames.VERSION}.*restart all of"):
             loop.run(layer.connect(5))
         loop.run(layer.close())
         thread.join(10)
