@@ -6,6 +6,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "tests.channels.project.urls"
 INSTALLED_APPS = [
     "procman.channels",
+    "procman.channels.delay",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
