@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar, overload
 
 from django.conf import settings
-from django.contrib.sessions.backends.base import CreateError, SessionBase
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 
 from procman.channels.exceptions import ConsumeLater
 from procman.channels.handler import AsgiRequest
 from procman.channels.message import Message
 from procman.channels.socketsession import FetchedSession, SocketSession
+from procman.log import escape
+
+logger = logging.getLogger("django.channels")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,9 +112,7 @@ def channel_session(func: Callable[P, R]) -> Callable[P, R]:
         try:
             return func(*args, **kwargs)
         finally:
-            # An emptied session was deleted on purpose (logout): saving would bring it back.
-            if session.modified and not session.is_empty():
-                session.save()
+            _save_engine_session(session, message.reply_channel.name)
 
     return inner
 
@@ -123,6 +125,20 @@ def _open_engine_session(reply_channel: str) -> SessionBase:
         except CreateError as error:
             raise ConsumeLater() from error
     return session
+
+
+def _save_engine_session(session: SessionBase, reply_channel: str) -> None:
+    # An emptied session was deleted on purpose (logout): saving would bring it back.
+    if not session.modified or session.is_empty():
+        return
+    was_flushed = session.session_key is None
+    if was_flushed:  # and written to afterwards: a save would choose another key, which nobody finds
+        session._session_key = session_key_for_reply_channel(reply_channel)
+    try:
+        session.save(must_create=was_flushed)
+    except UpdateError:
+        # It was deleted meanwhile, as the socket has closed: there is nobody to keep it for.
+        logger.debug("the channel session of %s has gone and is not stored", escape(reply_channel))
 
 
 def http_session(func: Callable[P, R]) -> Callable[P, R]:

@@ -190,6 +190,27 @@ def test_a_session_emptied_in_the_consumer_is_not_saved_again():
     assert "a" not in session_for_reply_channel("i!1")
 
 
+def test_a_session_that_is_written_to_after_it_was_flushed_is_found_again():
+    def consumer(m):
+        m.channel_session.flush()
+        m.channel_session["b"] = 3
+
+    channel_session(lambda m: m.channel_session.update({"a": 2}))(message())
+    channel_session(consumer)(message())
+    assert dict(session_for_reply_channel("i!1").items()) == {"b": 3}
+    assert Session.objects.count() == 1
+
+
+def test_a_session_deleted_while_a_consumer_ran_is_not_brought_back():
+    def consumer(m):
+        session_for_reply_channel("i!1").delete()
+        m.channel_session["b"] = 3
+        return "done"
+
+    assert channel_session(consumer)(message()) == "done"
+    assert Session.objects.count() == 0
+
+
 def test_a_creation_race_puts_the_message_off(monkeypatch):
     def save(self, must_create=False):
         raise CreateError

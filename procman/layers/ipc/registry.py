@@ -127,19 +127,18 @@ class Registry:
             self.lost(served, _GONE_AWAY, now)
 
     def opened(self, served: Served, record: SocketRecord) -> None:
-        """A socket was accepted: its disconnect is owed."""
-        if record.session is not None and len(record.session) > MAX_SESSION_BYTES:
-            record.session = None
-        if record.session is not None and not self.ledger.fits(_size_of_record(record)):
-            record.session = None
-            self._not_mirrored(record, self.switch.now)
+        """A socket was accepted, and its disconnect is owed; or its session has changed otherwise than by a finish."""
         old = served.sockets.get(record.reply_channel)
         if old is None and len(served.sockets) >= MAX_SOCKETS:
             raise ValueError("too many sockets")
+        session, record.session = record.session, None
         if old is not None:
             self.ledger.remove(old)
+            record.session = old.session
         self.ledger.add(record, _size_of_record(record))
         served.sockets[record.reply_channel] = record
+        if session is not None:
+            self._mirror(record, session)
 
     def closed(self, served: Served, reply_channel: str, now: float) -> bool:
         """A socket has ended; whether its disconnect is still owed."""
@@ -157,8 +156,10 @@ class Registry:
         record = entry.then
         if record is None and entry.served is not None and entry.reply_channel is not None:
             record = entry.served.sockets.get(entry.reply_channel)
-        if record is None:
-            return
+        if record is not None:
+            self._mirror(record, session)
+
+    def _mirror(self, record: SocketRecord, session: bytes) -> None:
         if len(session) > MAX_SESSION_BYTES:
             self.switch.log(
                 logging.ERROR,

@@ -74,6 +74,11 @@ def test_a_session_over_its_bound_is_not_mirrored(registry: Registry) -> None:
     assert served is not None
     registry.opened(served, SocketRecord("i!1", "/", 1, bytes(MAX_SESSION_BYTES + 1)))
     assert served.sockets["i!1"].session is None
+    registry.opened(served, SocketRecord("i!1", "/", 2, b"small"))
+    registry.opened(served, SocketRecord("i!1", "/", 3, bytes(MAX_SESSION_BYTES + 1)))
+    record = served.sockets["i!1"]
+    assert (record.session, record.order) == (b"small", 3)  # an older one is better than none
+    assert ["are mirrored" in each.text for each in registry.switch.logs] == [True, True]
 
 
 def test_a_sender_that_waits_hears_once_what_became_of_its_part(registry: Registry) -> None:
