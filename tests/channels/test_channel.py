@@ -97,9 +97,9 @@ def consumer():
 
 
 @pytest.fixture
-def other_database():
-    """The alias of a second database."""
-    connections.settings["other"] = {**connections.settings["default"]}
+def other_database(tmp_path):
+    """The alias of a second database, in a file: one in memory is not closed by Django."""
+    connections.settings["other"] = {**connections.settings["default"], "NAME": tmp_path / "other.sqlite3"}
     yield "other"
     connections["other"].close()
     del connections["other"], connections.settings["other"]
