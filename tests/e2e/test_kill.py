@@ -136,6 +136,22 @@ def test_the_death_of_the_interface_runs_the_disconnects_and_refuses_nobody(site
             assert len(talker.echoes) <= left["count"] <= talker.sent
 
 
+def test_what_a_forwarded_message_stores_in_the_session_outlives_workers_layer_and_interface(site: Site) -> None:
+    with connect(f"{site.ws_url}/one/") as socket:
+        socket.send("first")
+        assert json.loads(socket.recv(10))["count"] == 1
+        socket.send("remember blue")
+        assert socket.recv(10) == "remembered on /one/"
+        for name in ("worker.1", "worker.2", "layer"):
+            killed = site.kill(name)
+            wait_until(lambda killed=killed, name=name: site.pid_of(name) != killed, 30)  # type: ignore[misc]
+        socket.send("second")
+        assert json.loads(socket.recv(30))["count"] == 2
+        site.kill("interface.1")
+        (left,) = wait_until(lambda: marks(site, "disconnect"), 20)
+    assert (left["remembered"], left["count"], left["path"]) == ("blue", 2, "/one/")
+
+
 def test_nothing_survives_the_death_of_the_supervisor(site: Site) -> None:
     browser = Browser(site.url)
     grandchild = int(browser.get("/grandchild/").text)

@@ -40,6 +40,9 @@ def ws_receive(message):
     if text.startswith("background "):
         Channel("background").send({"text": text, "reply_channel": message.reply_channel.name})
         return
+    if text.startswith("remember "):
+        Channel("memories").send({"text": text[9:], "reply_channel": message.reply_channel.name})
+        return
     message.channel_session["count"] += 1
     message.reply_channel.send({"text": json.dumps({"echo": text, "count": message.channel_session["count"]})})
 
@@ -54,12 +57,20 @@ def ws_disconnect(message):
         path=message["path"],
         count=message.channel_session.get("count"),
         session_path=message.channel_session.get("path"),
+        remembered=message.channel_session.get("remembered"),
     )
 
 
 def background(message):
     """Answer from a channel of our own."""
     message.reply_channel.send({"text": "done: " + message["text"]})
+
+
+@channel_session
+def memories(message):
+    """Change the socket's session from a channel of our own."""
+    message.channel_session["remembered"] = message["text"]
+    message.reply_channel.send({"text": f"remembered on {message.channel_session['path']}"})
 
 
 def bare_connect(message):

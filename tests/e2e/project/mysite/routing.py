@@ -11,4 +11,5 @@ channel_routing = [
     route("websocket.receive", consumers.ws_receive),
     route("websocket.disconnect", consumers.ws_disconnect),
     route("background", consumers.background),
+    route("memories", consumers.memories),
 ]
