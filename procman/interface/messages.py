@@ -231,7 +231,7 @@ _KEYS = "accept, text, bytes and close"
 
 
 def _close_code(close: Any) -> int:
-    if close is None or close is False:
+    if close is None or (isinstance(close, int) and not close):  # False, or 0 as some applications write it
         return 0
     if close is True:
         return 1000

@@ -58,6 +58,7 @@ def opened(limits=LIMITS, now=0.0):
         ({"close": True}, ["403"]),
         ({"close": 3000}, ["403"]),
         ({"close": False}, []),
+        ({"text": "hi", "close": 0}, ["101", b"\x81\x02hi"]),
         ({"close": True, "text": "hi"}, ["101", b"\x81\x02hi", 1000]),
         ({"close": 4001, "bytes": b"hi"}, ["101", b"\x82\x02hi", 4001]),
     ],
