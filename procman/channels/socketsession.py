@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.signing import JSONSerializer
 
 from procman.channels.channel import Channel
 from procman.clock import SystemClock
@@ -35,8 +36,11 @@ class SocketSession(SessionBase):
 
     def load(self) -> dict[str, Any]:
         """What the session held when the message came."""
+        values = sessions.unpack(self._data)
         loads = self.serializer().loads
-        return {key: loads(value) for key, value in sessions.unpack(self._data).items()}
+        if self.serializer is JSONSerializer:  # one call for all: a call for each takes twice as long in all
+            return dict(zip(values, loads(b"[" + b",".join(values.values()) + b"]"), strict=True))
+        return {key: loads(value) for key, value in values.items()}
 
     def exists(self, session_key: str) -> bool:
         """Whether *session_key* is this session's."""

@@ -45,6 +45,26 @@ def test_a_socket_session_has_the_api_of_djangos():
     assert deleted.take_merge() is None
 
 
+class Backwards:
+    """A serializer of the project's own."""
+
+    def dumps(self, value):
+        return json.dumps(value).encode()[::-1]
+
+    def loads(self, data):
+        return json.loads(data[::-1])
+
+
+@pytest.mark.parametrize("serializer", ["django.core.signing.JSONSerializer", f"{__name__}.Backwards"])
+def test_values_are_what_they_were_whatever_the_serializer(serializer):
+    with override_settings(SESSION_SERIALIZER=serializer):
+        first = SocketSession("some-key", b"")
+        first.update({"text": '\u65e5\u672c " ] ,', "list": [1, {"a": None}], "empty": "", "5": 1.5})
+        second = SocketSession("some-key", first.changed_data())
+        assert dict(second.items()) == {"text": '\u65e5\u672c " ] ,', "list": [1, {"a": None}], "empty": "", "5": 1.5}
+        assert SocketSession("some-key", b"").load() == {}
+
+
 class Interface:
     """A layer whose other end answers at once, as an interface does."""
 
