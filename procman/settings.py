@@ -23,6 +23,9 @@ ENV_NAME = "PROCMAN_NAME"  # the process's name in the formation, such as worker
 ENV_RUN = "PROCMAN_RUN"  # random text, the same for all processes of one run of a supervisor
 ENV_LIFETIME_FD = "PROCMAN_LIFETIME_FD"  # read end of a pipe that reaches its end when the supervisor is gone
 ENV_READY_FD = "PROCMAN_READY_FD"  # write end of a pipe: one byte says that the process is ready
+# Those that runserver sets for the process that it starts again with each change of the code.
+ENV_KEEPER_FD = "PROCMAN_KEEPER_FD"  # socket to the process that keeps the browsers' sockets
+ENV_KEEPER_LAYER = "PROCMAN_KEEPER_LAYER"  # address at which that one serves a project whose layer is in memory
 ENV_LAYER = "PROCMAN_LAYER"  # overrides the layer's address; set by users and by the supervisor
 
 

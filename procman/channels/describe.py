@@ -28,8 +28,10 @@ _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _IPC, _MEMORY, _REDIS = "procman.layers.ipc", "procman.layers.memory", "procman.layers.redis"
 
 
-def describe() -> ProjectConfiguration:
+def describe(load: bool = True) -> ProjectConfiguration:
     """What other processes must know of the project that ``DJANGO_SETTINGS_MODULE`` names.
+
+    Without *load* the project's routing, URLs and middleware are not imported, so that nothing is said of them.
 
     Raises:
         ConfigurationError: the project cannot be served as it is; the text is one line.
@@ -46,8 +48,8 @@ def describe() -> ProjectConfiguration:
         _ = settings.INSTALLED_APPS, settings.SECRET_KEY
     with _blaming("the apps in INSTALLED_APPS"):
         django.setup(set_prefix=False)
-    layer, config = _describe_layer(loaded)
-    if getattr(settings, "ROOT_URLCONF", None):
+    layer, config = _describe_layer(loaded, load)
+    if load and getattr(settings, "ROOT_URLCONF", None):
         from django.urls import get_resolver
 
         with _blaming(f"ROOT_URLCONF {settings.ROOT_URLCONF!r}"):
@@ -73,8 +75,8 @@ def _ws_protocols(settings: Any) -> list[str]:
     return list(chosen)
 
 
-def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:
-    """Address URL and configuration of the default layer; its routing is imported on the way."""
+def _describe_layer(settings_module: Any, load: bool) -> tuple[str, dict[str, Any]]:
+    """Address URL and configuration of the default layer; with *load* its routing is imported on the way."""
     from procman.channels import DEFAULT_CHANNEL_LAYER
     from procman.channels.asgi import InvalidChannelLayerError, channel_layers
     from procman.channels.routing import Router
@@ -92,8 +94,9 @@ def _describe_layer(settings_module: Any) -> tuple[str, dict[str, Any]]:
             raise ConfigurationError("CHANNEL_LAYERS['default'] has no ROUTING: name your list of routes, or give []")
     with _blaming("CONFIG of CHANNEL_LAYERS['default']"):
         backend(**config)
-    with _blaming("ROUTING of CHANNEL_LAYERS['default']"):
-        Router(settings["ROUTING"])
+    if load:
+        with _blaming("ROUTING of CHANNEL_LAYERS['default']"):
+            Router(settings["ROUTING"])
     return _layer_url(backend, config, settings_module), _plain(config)
 
 

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from procman.channels import DEFAULT_CHANNEL_LAYER
-from procman.channels.asgi import COMMON_OPTIONS, DEFAULT_BACKEND, ChannelLayerManager, ChannelLayerWrapper
+from procman.channels.asgi import (
+    COMMON_OPTIONS,
+    DEFAULT_BACKEND,
+    ChannelLayerManager,
+    ChannelLayerWrapper,
+    InvalidChannelLayerError,
+)
 from procman.channels.worker import Worker, WorkerGroup
 from procman.importing import import_object
 from procman.layers.errors import LayerUnavailable
@@ -53,14 +59,59 @@ def choose_layer(manager: ChannelLayerManager) -> tuple[ChannelLayerWrapper, str
             raise
     else:
         return wrapper, ""
-    config = manager.configs[DEFAULT_CHANNEL_LAYER].get("CONFIG") or {}
-    limits = {name: config[name] for name in COMMON_OPTIONS if name in config}
-    local = ChannelLayerWrapper(InMemoryChannelLayer(**limits), DEFAULT_CHANNEL_LAYER, wrapper.routing)
+    local = ChannelLayerWrapper(InMemoryChannelLayer(**_limits(manager)), DEFAULT_CHANNEL_LAYER, wrapper.routing)
     manager.set(DEFAULT_CHANNEL_LAYER, local)
     return local, (
         f"no layer process answers at {wrapper.channel_layer.address}: messages stay in this process, other processes "
         "(shell, cron) do not reach them; run `channels-run layer` beside for that"
     )
+
+
+def use_address(manager: ChannelLayerManager, address: str) -> ChannelLayerWrapper:
+    """The default layer; one in memory is replaced in *manager* by that of the hub at *address*, limits kept.
+
+    Raises:
+        InvalidChannelLayerError: the setting is wrong.
+    """
+    wrapper = manager[DEFAULT_CHANNEL_LAYER]
+    if not isinstance(wrapper.channel_layer, InMemoryChannelLayer):
+        return wrapper
+    backend = import_object(DEFAULT_BACKEND)
+    shared = ChannelLayerWrapper(backend(address, **_limits(manager)), DEFAULT_CHANNEL_LAYER, wrapper.routing)
+    manager.set(DEFAULT_CHANNEL_LAYER, shared)
+    return shared
+
+
+def layer_without_routing(manager: ChannelLayerManager) -> ChannelLayerWrapper:
+    """The default layer by itself, for a process that runs no consumers; a Redis has answered.
+
+    Raises:
+        InvalidChannelLayerError, ConfigurationError: the setting is wrong. LayerUnavailable: no Redis answers.
+    """
+    backend = manager.backend_class(DEFAULT_CHANNEL_LAYER)
+    config = manager.configs[DEFAULT_CHANNEL_LAYER].get("CONFIG") or {}
+    try:
+        layer = backend(**manager.options(DEFAULT_CHANNEL_LAYER, config))
+    except TypeError as error:
+        raise InvalidChannelLayerError(f"CONFIG of CHANNEL_LAYERS['default'] is refused: {error}") from error
+    if not isinstance(layer, InMemoryChannelLayer | import_object(DEFAULT_BACKEND)):
+        layer.statistics()
+    return ChannelLayerWrapper(layer, DEFAULT_CHANNEL_LAYER, [])
+
+
+def can_be_kept(manager: ChannelLayerManager) -> bool:
+    """Whether the default layer is one that an interface outside of this process can use."""
+    if DEFAULT_CHANNEL_LAYER not in manager:
+        return False
+    try:
+        return str(manager.backend_class(DEFAULT_CHANNEL_LAYER).__module__).startswith("procman.layers.")
+    except InvalidChannelLayerError:
+        return False
+
+
+def _limits(manager: ChannelLayerManager) -> dict[str, Any]:
+    config = manager.configs[DEFAULT_CHANNEL_LAYER].get("CONFIG") or {}
+    return {name: config[name] for name in COMMON_OPTIONS if name in config}
 
 
 def action_line(protocol: str, action: str, details: dict[str, Any]) -> str:
@@ -107,7 +158,10 @@ class WorkerThreads:
         self._worker.ready()
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """Let consumers end, and those of messages that are still coming; at most *timeout* seconds."""
-        self._worker.sigterm_handler(0, None)
+    def stop(self, timeout: float, lingers: bool = True) -> None:
+        """Let consumers end, and those of messages that are still coming if it *lingers*; at most *timeout* seconds."""
+        if lingers:
+            self._worker.sigterm_handler(0, None)
+        else:
+            self._worker.stop()
         self._thread.join(timeout)

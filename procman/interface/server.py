@@ -112,11 +112,12 @@ class InterfaceServer:
         project: ProjectConfiguration,
         layer: AsyncChannelLayer,
         clock: Clock | None = None,
+        application: type[Application] = Application,
     ) -> None:
         self.settings = settings
         self.layer = layer
         self.replies = Replies(layer)
-        self.application = Application(settings, project, self.replies, clock)
+        self.application = application(settings, project, self.replies, clock)
         self._stopping = asyncio.Event()
         self._drain_timeout = settings.drain_timeout
         config = uvicorn.Config(

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ from django.test import override_settings
 
 from procman.channels import development
 from procman.channels.handler import ViewConsumer
-from procman.channels.management.commands.runserver import Command, Server
+from procman.channels.management.commands._server import Server
+from procman.channels.management.commands.runserver import Command
 from procman.channels.staticfiles import StaticFilesConsumer
 from tests.support.processes import free_port
 
@@ -123,11 +125,9 @@ def test_static_files_are_served_where_django_serves_them(debug: bool, options: 
 
 
 def test_an_endpoint_that_is_taken_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch):
-    from procman.channels.management.commands import runserver as module
-
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.settings")
     port = free_port()
-    with module._listen(f"tcp:port={port}:interface=127.0.0.1"):
+    with socket.create_server(("127.0.0.1", port)):
         monkeypatch.setattr(Command, "server_cls", Server)
         with pytest.raises(CommandError, match=f"127.0.0.1:{port} cannot be listened on"):
             runserver(f"{port}")

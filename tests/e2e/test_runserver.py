@@ -1,8 +1,9 @@
-"""``manage.py runserver``: the test project in one process, with the reloader and without."""
+"""``manage.py runserver``: the test project with the reloader, which keeps the sockets, and in one process without."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.clients import Browser
@@ -33,13 +35,13 @@ SEND = "from procman.channels import Group; Group('everybody').send({'text': 'fr
 
 
 @contextmanager
-def served(project: Path, *arguments: str) -> Iterator[Site]:
+def served(project: Path, *arguments: str, ready: str = READY) -> Iterator[Site]:
     """The project below ``manage.py runserver``, as from a terminal; killed at the end if it is still there."""
     site = Site(project, environ={"DEBUG": "1", "PYTHONUNBUFFERED": "1"})
     site.command = [sys.executable, "manage.py", "runserver", str(free_port()), *arguments]
     site.is_session = True
     try:
-        yield site.start(ready=READY)
+        yield site.start(ready=ready)
     finally:
         assert site.process is not None
         if site.process.poll() is None:
@@ -82,7 +84,29 @@ def fresh(tmp_path: Path) -> Path:
     return project
 
 
-def test_one_process_serves_pages_static_files_sockets_and_groups_and_reloads(fresh: Path) -> None:
+def append(path: Path, text: str) -> None:
+    with path.open("a") as changed:
+        changed.write(text)
+
+
+def edit(site: Site, path: Path, code: str) -> None:
+    """Write *code* until the reloader has noticed: a change before its first look at a file goes unseen."""
+    count = site.log.count("changed, reloading")
+
+    def is_noticed() -> bool:
+        path.write_text(code)
+        return site.log.count("changed, reloading") > count
+
+    path.write_text(code)
+    wait_until(is_noticed, 30, interval=0.3, what=site.log)
+
+
+def wait_for_reload(site: Site, lives: int) -> None:
+    """Until the code has been started *lives* times."""
+    wait_until(lambda: site.log.count("Starting Channels development server") >= lives, 60, what=site.log)
+
+
+def test_pages_static_files_sockets_and_groups_are_served_and_a_reload_keeps_the_sockets(fresh: Path) -> None:
     with served(fresh) as site:
         browser = Browser(site.url)
         assert browser.get("/").status == 200
@@ -94,25 +118,155 @@ def test_one_process_serves_pages_static_files_sockets_and_groups_and_reloads(fr
             assert one.recv(10) == "done: background work"
             two.send("say hi")
             assert one.recv(10) == two.recv(10) == "say hi"
-            process_count = len(descendants(site.pid)) + 1
-            assert process_count == 2  # the reloader and the server
-            with (fresh / "mysite" / "urls.py").open("a") as changed:
-                changed.write("\n")
+            assert len(descendants(site.pid)) + 1 == 2  # the keeper and the code
+            consumers = fresh / "mysite" / "consumers.py"
+            edit(site, consumers, consumers.read_text().replace('"echo": text', '"again": text'))
+            wait_for_reload(site, 2)
+            one.send("hello")
+            assert json.loads(one.recv(10)) == {"again": "hello", "count": 2}  # new code, old session
+            two.send("say still here")
+            assert one.recv(10) == "say still here"
+            subprocess.run([sys.executable, "manage.py", "shell", "-c", SEND], cwd=fresh, check=True)
+            assert one.recv(10) == "from outside"
+            below = descendants(site.pid)
+            status, seconds = interrupt(site)
+            assert (status, seconds < 2.5) == (0, True), site.log
             with pytest.raises(ConnectionClosed):
-                one.recv(20)
+                one.recv(10)
             assert one.protocol.close_code == 1012
-        wait_until(lambda: site.log.count("Starting Channels development server") == 2, 30, what=site.log)
-        with open_socket(site) as again:
-            again.send("hello")
-            assert json.loads(again.recv(10))["count"] == 1
+        assert (fresh / "marks.jsonl").read_text().count('"code": 1012') == 2  # their disconnects ran
         site.wait_for_line(r"HTTP GET / 200 \[\d+\.\d\d, 127\.0\.0\.1\]")
         for word in ("HANDSHAKING", "CONNECT", "DISCONNECT"):
             site.wait_for_line(rf"WebSocket {word} /room \[127\.0\.0\.1\]")
-        below = descendants(site.pid)
-        status, seconds = interrupt(site)
-        assert (status, seconds < 2.0) == (0, True), site.log
         wait_until(lambda: not any(is_alive(pid) for pid in below))
         assert "Traceback" not in site.log, site.log
+        with socket.create_server(("127.0.0.1", site.port)):
+            pass  # the port is free again
+
+
+def test_code_that_does_not_import_is_told_in_the_browser_and_its_repair_finds_the_sockets_open(fresh: Path) -> None:
+    with served(fresh) as site, open_socket(site) as client:
+        client.send("hello")
+        client.recv(10)
+        consumers = fresh / "mysite" / "consumers.py"
+        code = consumers.read_text()
+        edit(site, consumers, code + "def broken(:\n")
+        site.wait_for_line("SyntaxError")
+        page = wait_until(lambda: found if (found := get_page(site)).status == 503 else None, 20)
+        assert "SyntaxError" in page.text and "consumers.py" in page.text
+        assert page.headers["Content-Type"].startswith("text/html")
+        client.send("into the pause")
+        edit(site, consumers, code)
+        wait_for_reload(site, 2)
+        assert json.loads(client.recv(20)) == {"echo": "into the pause", "count": 2}
+        assert get_page(site).status == 200
+
+
+def get_page(site: Site) -> Any:
+    return Browser(site.url).get("/", headers={"Accept": "text/html"})
+
+
+def test_a_request_in_flight_at_a_reload_is_answered_by_the_next_process(fresh: Path) -> None:
+    append(fresh / "mysite" / "urls.py", SLOW)
+    with served(fresh) as site, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Browser(site.url).get, "/slow/")
+        marks = fresh / "marks.jsonl"
+        wait_until(lambda: marks.exists() and '"slow"' in marks.read_text())
+        urls = fresh / "mysite" / "urls.py"
+        edit(site, urls, urls.read_text().replace("wait(20)", "wait(0)"))
+        wait_for_reload(site, 2)
+        found = answer.result(20)
+        assert (found.status, found.text) == (200, "late")
+
+
+def test_a_change_of_settings_reaches_the_process_that_keeps_the_sockets(fresh: Path) -> None:
+    with served(fresh) as site, open_socket(site) as client:
+        origin = "http://elsewhere.example"
+        with pytest.raises(InvalidStatus):
+            connect(f"{site.ws_url}/room", proxy=None, origin=origin)
+        settings = fresh / "mysite" / "settings.py"
+        edit(site, settings, settings.read_text() + "ALLOWED_HOSTS += ['elsewhere.example']\n")
+        wait_for_reload(site, 2)
+        with connect(f"{site.ws_url}/room", proxy=None, origin=origin, open_timeout=20):
+            pass
+        client.send("hello")
+        assert json.loads(client.recv(10))["count"] == 1
+
+
+def test_a_layer_in_memory_is_kept_too_and_one_that_changes_closes_the_sockets(fresh: Path) -> None:
+    settings = fresh / "mysite" / "settings.py"
+    ipc, memory = "procman.layers.ipc.IPCChannelLayer", "procman.layers.memory.InMemoryChannelLayer"
+    code = settings.read_text()
+    settings.write_text(code.replace(ipc, memory))
+    with served(fresh) as site, open_socket(site) as client:
+        assert "W001" not in site.log
+        urls = fresh / "mysite" / "urls.py"
+        edit(site, urls, urls.read_text())
+        wait_for_reload(site, 2)
+        client.send("hello")
+        assert json.loads(client.recv(10))["count"] == 1
+        edit(site, settings, code)
+        site.wait_for_line("CHANNEL_LAYERS or FORCE_SCRIPT_NAME has changed")
+        with pytest.raises(ConnectionClosed):
+            client.recv(20)
+        wait_for_reload(site, 3)
+        with open_socket(site) as again:
+            again.send("hello")
+            assert json.loads(again.recv(10))["count"] == 1
+
+
+def test_a_killed_keeper_leaves_nothing_behind(fresh: Path) -> None:
+    with served(fresh) as site:
+        below = descendants(site.pid)
+        assert site.process is not None
+        site.process.kill()
+        site.process.wait(10)
+        wait_until(lambda: not any(is_alive(pid) for pid in below))
+
+
+def test_code_that_kills_its_process_is_started_again_and_the_sockets_stay(fresh: Path) -> None:
+    with served(fresh) as site, open_socket(site) as client:
+        client.send("die once")
+        site.wait_for_line(r"ended by signal 9 \(SIGKILL\); starting it again")
+        client.send("hello")
+        wait_for_reload(site, 2)
+        texts = [json.loads(client.recv(20))["echo"] for _ in range(2)]
+        assert texts == ["die once", "hello"]
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "manage.py", "runserver", str(port)],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"CommandError: 127.0.0.1:{port} cannot be listened on: Address already in use\n"
+
+
+def test_models_that_do_not_import_at_the_start_are_waited_for(fresh: Path) -> None:
+    models = fresh / "later" / "models.py"
+    models.parent.mkdir()
+    (fresh / "later" / "__init__.py").touch()
+    models.write_text("def broken(:\n")
+    append(fresh / "mysite" / "settings.py", "INSTALLED_APPS += ['later']\n")
+    with served(fresh, ready=r"line (\d+)\n.*\n.*\nSyntaxError") as site:
+        edit(site, models, "")
+        found = site.wait_for_line(READY)
+        below = descendants(site.pid)
+        with connect(f"{found[1].replace('http', 'ws')}/room", proxy=None, open_timeout=20) as client:
+            client.send("hello")
+            urls = fresh / "mysite" / "urls.py"
+            edit(site, urls, urls.read_text())
+            wait_for_reload(site, 2)
+            client.send("hello")
+            assert [json.loads(client.recv(10))["count"] for _ in range(2)] == [1, 2]
+        interrupt(site)
+        wait_until(lambda: not any(is_alive(pid) for pid in below))
 
 
 def test_without_the_reloader_ctrl_c_closes_the_sockets_and_runs_their_disconnects(project: Path) -> None:

@@ -23,7 +23,7 @@ ALLOWED = {
 }
 # Files that put a whole site together, and what they may import beyond that.
 OPEN_DOORS = {
-    "channels/management/commands/runserver.py": {"interface"},
+    "channels/management/commands/_server.py": {"interface"},
     "channels/test/liveserver.py": {"interface"},
 }
 # Library -> the only files that may import it ("package/" means everything below it).
@@ -43,6 +43,7 @@ DOORS = {
 ASYNCIO = (
     "layers/ipc/aio.py",
     "layers/ipc/aio_connection.py",
+    "layers/ipc/embedded.py",
     "layers/ipc/server.py",
     "layers/redis/",
     "layers/memory_aio.py",

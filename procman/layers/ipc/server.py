@@ -279,9 +279,9 @@ def run_hub(address: str, fd: int | None = None, settings: LayerSettings | None 
     path = addresses.parse(address)
     if path.scheme != "ipc":
         raise ConfigurationError(f"the layer process serves ipc:// addresses, not {address!r}")
-    listener = socket.socket(fileno=fd) if fd is not None else _bind(path.path)
+    listener = socket.socket(fileno=fd) if fd is not None else bind(path.path)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_serve(listener, address, settings))
     finally:
         listener.close()
@@ -298,8 +298,12 @@ def _allow_descriptors(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-def _bind(path: str) -> socket.socket:
-    """A listening socket at *path*, mode 0600; a socket file that nobody answers on is replaced."""
+def bind(path: str) -> socket.socket:
+    """A listening socket at *path*, mode 0600; a socket file that nobody answers on is replaced.
+
+    Raises:
+        ConfigurationError: a hub answers there, or the socket cannot be made.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
@@ -322,7 +326,8 @@ def _bind(path: str) -> socket.socket:
     return listener
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop of a hub: uvloop's, where it is installed; None means asyncio's own."""
     if sys.implementation.name == "cpython":
         with contextlib.suppress(ImportError):
             import uvloop
@@ -346,12 +351,24 @@ async def _serve(listener: socket.socket, address: str, settings: LayerSettings)
             loop.call_soon_threadsafe(end.set)
 
         lifetime.watch_lifetime(supervisor_has_gone)
+    await serve(listener, address, settings, end, lifetime.announce_ready)
+
+
+async def serve(
+    listener: socket.socket,
+    address: str,
+    settings: LayerSettings,
+    end: asyncio.Event,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Be the hub at *address* on *listener* until *end* is set."""
+    loop = asyncio.get_running_loop()
     now = SystemClock.monotonic
     driver = Driver(Hub(secrets.token_hex(4), now(), settings), loop, now)
     listener.setblocking(False)
     server = await loop.create_unix_server(lambda: _Connection(driver), sock=listener, backlog=_BACKLOG)
     logger.info("layer ready at %s", address)
-    lifetime.announce_ready()
+    on_ready()
     driver.flush()
     try:
         await end.wait()

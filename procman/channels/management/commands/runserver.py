@@ -1,21 +1,21 @@
-"""``manage.py runserver``: the whole site in one process, for development. Interface, layer and worker threads.
+"""``manage.py runserver``: the whole site for development: interface, layer and worker threads.
 
-Replaces Django's command where ``procman.channels`` comes before ``django.contrib.staticfiles`` in ``INSTALLED_APPS``.
-This file may import the interface package: it is one of the two doors to it.
+With Django's reloader two processes share the work (``channels/keeper.py``): browsers' sockets stay open while the one
+that runs the code is exchanged. Without it, and for a ``server_cls`` of somebody else's, there is one. Replaces
+Django's command where ``procman.channels`` comes before ``django.contrib.staticfiles`` in ``INSTALLED_APPS``.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import traceback
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from django import get_version
@@ -23,24 +23,25 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management import CommandError
 from django.core.management.commands import runserver as django_runserver
+from django.db import connections
 from django.utils import autoreload
 
 from procman.channels import DEFAULT_CHANNEL_LAYER, checks, development, staticfiles
 from procman.channels.asgi import ChannelLayerWrapper, channel_layers
 from procman.channels.describe import describe
 from procman.channels.handler import ViewConsumer
+from procman.channels.keeper import Keeper, Kept, watched_files
 from procman.channels.log import setup_logger
+from procman.channels.management.commands._server import Server
+from procman.clock import SystemClock
 from procman.errors import ConfigurationError, ProcmanError
-from procman.interface.embedded import InterfaceThread
-from procman.log import setup_logging
-from procman.settings import InterfaceSettings
+from procman.layers.ipc.address import private_directory
 
 _THREADS = 4
-_BACKLOG = 128
-# Ctrl-C is to be felt at once: what is left of requests after this is dropped.
-_DRAIN_TIMEOUT = 0.3
 _END_TIMEOUT = 0.7
-_ENDPOINT = re.compile(r"tcp:port=(?P<port>\d+):interface=(?P<host>.+)")
+# What a reload leaves to consumers that run: one that is cut off runs again in the next process, if that is safe.
+_RELOAD_TIMEOUT = 2.0
+_NEEDS_SHARED = "--noworker needs a layer that workers of other processes reach"
 
 
 def _base() -> Any:
@@ -51,78 +52,13 @@ def _base() -> Any:
     return django_runserver.Command
 
 
-class Server:
-    """The interface of ``runserver``, with the keywords that 1.x gave its server. ``run`` returns at the end."""
-
-    def __init__(
-        self,
-        channel_layer: ChannelLayerWrapper,
-        endpoints: Sequence[str],
-        signal_handlers: bool = True,
-        action_logger: development.ActionLogger | None = None,
-        http_timeout: float = 60,
-        ws_protocols: Sequence[str] | None = None,
-        root_path: str = "",
-        websocket_handshake_timeout: float = 5,
-    ) -> None:
-        self.channel_layer = channel_layer
-        self.endpoints = endpoints
-        self.signal_handlers = signal_handlers
-        self.action_logger = action_logger
-        self.ws_protocols = ws_protocols
-        self.settings = InterfaceSettings.load(
-            request_timeout=float(http_timeout),
-            handshake_timeout=float(websocket_handshake_timeout),
-            root_path=root_path,
-            drain_timeout=_DRAIN_TIMEOUT,
-            access_log=action_logger is not None,
-        )
-        self._interface: InterfaceThread | None = None
-
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until ``stop``, Ctrl-C or, with *signal_handlers*, SIGTERM.
-
-        Raises:
-            OSError: an endpoint cannot be listened on. ProcmanError: the layer was not reached, the project is wrong.
-        """
-        self._set_up_logging()
-        project = describe()
-        sockets = [_listen(endpoint) for endpoint in self.endpoints]
-        interface = self._interface = InterfaceThread(self.settings, project, self.channel_layer.channel_layer)
-        if self.signal_handlers and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda number, frame: interface.stop())
-        try:
-            interface.start(sockets)
-            on_ready()
-            interface.join()
-        finally:
-            self.stop()
-            for each in sockets:
-                each.close()
-
-    def stop(self) -> None:
-        """Close the sockets of clients and end; returns when that is done or has taken too long."""
-        interface = self._interface
-        if interface is not None:
-            interface.stop()
-            if not interface.join(_END_TIMEOUT):
-                interface.stop(hurry=True)
-
-    def _set_up_logging(self) -> None:
-        setup_logging(verbosity=0)
-        if self.action_logger is not None:
-            access = logging.getLogger("procman.interface.access")
-            access.handlers[:] = [development.ActionHandler(self.action_logger)]
-            access.propagate = False
-            access.setLevel(logging.INFO)
-
-
 class Command(_base()):  # type: ignore[misc]
     """Django's development server, for HTTP and WebSockets. ``--noasgi`` gives Django's own."""
 
-    help = "Serves HTTP and WebSockets for development: interface, channel layer and workers in one process."
+    help = "Serves HTTP and WebSockets for development: interface, channel layer and workers."
     protocol = "http"
     server_cls: Any = Server
+    _kept: Kept | None = None
 
     def add_arguments(self, parser: Any) -> None:
         """Django's options and those of 1.x."""
@@ -159,18 +95,28 @@ class Command(_base()):  # type: ignore[misc]
         self.websocket_handshake_timeout = options.get("websocket_handshake_timeout", 5)
         super().handle(*args, **options)
 
+    def run(self, **options: Any) -> None:
+        """Serve; with the reloader this process keeps the sockets, and a child runs the code."""
+        use_reloader = options["use_reloader"]
+        self._kept = Kept.inherited() if use_reloader else None
+        if self._kept is not None:
+            self._kept.watch()
+            self._watch_failures()
+        elif use_reloader and self._is_asgi(options) and self._can_be_kept():
+            self._keep(**options)
+            return
+        super().run(**options)
+
     def inner_run(self, *args: Any, **options: Any) -> None:
-        """One life of the server: the reloader begins another one when a file has changed."""
+        """One life of the code: the reloader begins another one when a file has changed."""
+        if self._kept is not None:
+            self._run_kept(self._kept, **options)
+            return
         autoreload.raise_last_exception()
-        is_asgi = options.get("use_asgi", True) and DEFAULT_CHANNEL_LAYER in channel_layers
-        if not is_asgi:
+        if not self._is_asgi(options):
             self._run_wsgi(*args, **options)
             return
-        if not options.get("skip_checks"):
-            self.stdout.write("Performing system checks...\n\n")
-            checks.expect_one_process()
-            self.check(display_num_errors=True)
-        self.check_migrations()
+        self._check(**options)
         try:
             self._serve(**options)
         except KeyboardInterrupt:
@@ -179,32 +125,32 @@ class Command(_base()):  # type: ignore[misc]
                 self.stdout.write(shutdown_message)
             sys.exit(0)
         except OSError as error:
-            text = error.strerror or str(error)
-            self._fail(f"{self.addr}:{self.port} cannot be listened on: {text}", **options)
+            self._fail(self._not_listening(error), **options)
         except (ProcmanError, ValueError) as error:
             self._fail(str(error), **options)
+
+    def _is_asgi(self, options: dict[str, Any]) -> bool:
+        return bool(options.get("use_asgi", True)) and DEFAULT_CHANNEL_LAYER in channel_layers
+
+    def _check(self, **options: Any) -> None:
+        if not options.get("skip_checks"):
+            self.stdout.write("Performing system checks...\n\n")
+            checks.expect_one_process()
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        for connection in connections.all(initialized_only=True):
+            connection.close()
+
+    # -- one process -------------------------------------------------------------------------------------------------
 
     def _serve(self, **options: Any) -> None:
         layer, note = development.choose_layer(channel_layers)
         if note:
             self.stdout.write(self.style.WARNING(note))
-        workers: development.WorkerThreads | None = None
-        if options.get("run_worker", True):
-            layer.router.check_default(http_consumer=self.get_consumer(**options))
-            workers = development.WorkerThreads(layer, _THREADS if options.get("use_threading", True) else 1)
-        elif layer.local_only():
-            raise ConfigurationError("--noworker needs a layer that workers of other processes reach")
-        protocols = getattr(settings, "CHANNELS_WS_PROTOCOLS", None)
-        server = self.server_cls(
-            channel_layer=layer,
-            endpoints=[f"tcp:port={int(self.port)}:interface={self.addr}"],
-            signal_handlers=not options["use_reloader"],
-            action_logger=self.log_action,
-            http_timeout=self.http_timeout,
-            ws_protocols=protocols,
-            root_path=getattr(settings, "FORCE_SCRIPT_NAME", "") or "",
-            websocket_handshake_timeout=self.websocket_handshake_timeout,
-        )
+        workers = self._make_workers(layer, **options)
+        if workers is None and layer.local_only():
+            raise ConfigurationError(_NEEDS_SHARED)
+        server = self._make_server(layer, _root_path(), **options)
 
         def end() -> None:
             server.stop()
@@ -220,6 +166,118 @@ class Command(_base()):  # type: ignore[misc]
         finally:
             atexit.unregister(end)
             end()
+
+    def _make_workers(self, layer: ChannelLayerWrapper, **options: Any) -> development.WorkerThreads | None:
+        if not options.get("run_worker", True):
+            return None
+        layer.router.check_default(http_consumer=self.get_consumer(**options))
+        return development.WorkerThreads(layer, _THREADS if options.get("use_threading", True) else 1)
+
+    def _make_server(self, layer: ChannelLayerWrapper, root_path: str, **options: Any) -> Any:
+        return self.server_cls(
+            channel_layer=layer,
+            endpoints=[f"tcp:port={int(self.port)}:interface={self.addr}"],
+            signal_handlers=not options["use_reloader"],
+            action_logger=self.log_action,
+            http_timeout=self.http_timeout,
+            ws_protocols=getattr(settings, "CHANNELS_WS_PROTOCOLS", None),
+            root_path=root_path,
+            websocket_handshake_timeout=self.websocket_handshake_timeout,
+        )
+
+    # -- two processes: this one keeps the sockets -------------------------------------------------------------------
+
+    def _can_be_kept(self) -> bool:
+        # A server of somebody else's runs in the process that has the code, as in 1.x.
+        is_ours = isinstance(self.server_cls, type) and issubclass(self.server_cls, Server)
+        return is_ours and development.can_be_kept(channel_layers)
+
+    def _keep(self, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        sockets: list[socket.socket] = []
+        try:
+            # Its routing is the children's business: the code is not imported here.
+            layer = development.layer_without_routing(channel_layers)
+            sockets = self._make_server(layer, _root_path(), **options).listen()
+            keeper = Keeper(
+                describe(load=False),
+                _root_path(),
+                lambda project, root_path: self._make_server(layer, root_path, **options),
+                sockets,
+                lambda text: self.stderr.write(text, self.style.WARNING),
+                f"ipc://{private_directory()}/runserver-{os.getpid()}.sock",
+            )
+            environ = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+            status = keeper.run(autoreload.get_child_arguments(), environ)
+        except OSError as error:
+            raise CommandError(self._not_listening(error)) from error
+        except (ProcmanError, ValueError) as error:
+            raise CommandError(str(error)) from error
+        finally:
+            for each in sockets:
+                each.close()
+        sys.exit(status if status >= 0 else 1)
+
+    # -- two processes: this one runs the code -----------------------------------------------------------------------
+
+    def _run_kept(self, kept: Kept, **options: Any) -> None:
+        try:
+            autoreload.raise_last_exception()
+            if not self._is_asgi(options) or not self._can_be_kept():
+                raise ConfigurationError("CHANNEL_LAYERS has no layer 'default' of procman any more: restart runserver")
+            self._check(**options)
+            self._work(kept, **options)
+        except Exception as error:
+            self._failed_files |= watched_files(error)
+            self._add_failed_files()
+            kept.broken("".join(traceback.format_exception(error)))
+            if not isinstance(error, ProcmanError):
+                raise
+            self.stderr.write(f"Error: {error}")
+
+    def _work(self, kept: Kept, **options: Any) -> None:
+        if not options.get("run_worker", True) and channel_layers[DEFAULT_CHANNEL_LAYER].local_only():
+            raise ConfigurationError(_NEEDS_SHARED)
+        layer = development.use_address(channel_layers, kept.private_address)
+        workers = self._make_workers(layer, **options)
+        project = describe()
+        changed_at = float("-inf")
+
+        def on_change(**facts: Any) -> None:
+            nonlocal changed_at
+            changed_at = SystemClock.monotonic()
+
+        def end() -> None:
+            kept.ending()
+            is_reload = SystemClock.monotonic() - changed_at < _RELOAD_TIMEOUT
+            if workers is not None:
+                # The disconnects of closed sockets are still to be run, except on a reload, which closes none.
+                workers.stop(_RELOAD_TIMEOUT if is_reload else _END_TIMEOUT, lingers=not is_reload)
+
+        autoreload.file_changed.connect(on_change, weak=False)
+        atexit.register(end)
+        if workers is not None:
+            workers.start()
+        kept.ready(project, _root_path())
+        self._greet(layer)
+        threading.Event().wait()  # the main thread watches the files, and ends this one with the process
+
+    def _watch_failures(self) -> None:
+        self._failed_files: set[Path] = set()
+        self._reloader: Any = None
+
+        def on_start(sender: Any, **facts: Any) -> None:
+            self._reloader = sender
+            self._add_failed_files()
+
+        autoreload.autoreload_started.connect(on_start, weak=False)
+
+    def _add_failed_files(self) -> None:
+        if self._reloader is not None:
+            # Assigned, not added to: the reloader's thread may be walking through them.
+            self._reloader.extra_files = self._reloader.extra_files | self._failed_files
+
+    # -- both --------------------------------------------------------------------------------------------------------
 
     def get_consumer(self, **options: Any) -> ViewConsumer:
         """The consumer of requests: static files too, where Django's ``runserver`` serves them."""
@@ -241,14 +299,24 @@ class Command(_base()):  # type: ignore[misc]
         super().inner_run(*args, **options)
 
     def _greet(self, layer: ChannelLayerWrapper) -> None:
-        host = f"[{self.addr}]" if self._raw_ipv6 else self.addr
+        host = f"[{self.addr}]" if self._raw_ipv6 else "0.0.0.0" if self.addr == "0" else self.addr
         self.stdout.write(
             f"{datetime.now():%B %d, %Y - %X}\n"
             f"Django version {get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
             f"Starting Channels development server at {self.protocol}://{host}:{self.port}/\n"
             f"Channel layer {layer}\n"
-            "Quit the server with CONTROL-C.\n"
+            "Quit the server with CONTROL-C."
         )
+        if os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
+            self.stdout.write(
+                self.style.WARNING(
+                    "WARNING: This is a development server. Do not use it in a production setting: `channels-run` "
+                    "serves the same site there."
+                )
+            )
+
+    def _not_listening(self, error: OSError) -> str:
+        return f"{self.addr}:{self.port} cannot be listened on: {os.strerror(error.errno) if error.errno else error}"
 
     def _fail(self, text: str, **options: Any) -> None:
         if not options.get("use_reloader"):
@@ -258,10 +326,5 @@ class Command(_base()):  # type: ignore[misc]
         os._exit(1)
 
 
-def _listen(endpoint: str) -> socket.socket:
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None:
-        raise ValueError(f"endpoint {endpoint!r} is not understood: write tcp:port=8000:interface=127.0.0.1")
-    family = socket.AF_INET6 if ":" in found["host"] else socket.AF_INET
-    host = "0.0.0.0" if found["host"] == "0" else found["host"]
-    return socket.create_server((host, int(found["port"])), family=family, backlog=_BACKLOG)
+def _root_path() -> str:
+    return getattr(settings, "FORCE_SCRIPT_NAME", "") or ""
