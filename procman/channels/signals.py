@@ -3,10 +3,14 @@
 from django.db import close_old_connections, reset_queries
 from django.dispatch import Signal
 
+#: Sent before a consumer is called, in its thread.
 consumer_started = Signal(use_caching=True)
+#: Sent after a consumer, whatever it raised, in its thread.
 consumer_finished = Signal(use_caching=True)
-worker_ready = Signal()  # per thread
-worker_process_ready = Signal()  # per process
+#: Sent once per thread of a worker, before it takes messages.
+worker_ready = Signal()
+#: Sent once per worker process, before ``worker_ready``.
+worker_process_ready = Signal()
 
 consumer_started.connect(reset_queries, dispatch_uid="procman.reset_queries")
 consumer_started.connect(close_old_connections, dispatch_uid="procman.close_before")

@@ -22,15 +22,17 @@ _DEBUG_HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
 
 
 class BaseOriginValidator:
-    """A decorator, to be given its rule by ``validate_origin``. Where that says no, the handshake is refused::
+    """A decorator, to be given its rule by ``validate_origin``.
 
-    class PartnersOnly(BaseOriginValidator):
-        def validate_origin(self, message, origin):
-            return origin == "https://partner.example.com"
+    Where that says no, the handshake is refused::
 
-    @PartnersOnly
-    def ws_connect(message):
-        message.reply_channel.send({"accept": True})
+        class PartnersOnly(BaseOriginValidator):
+            def validate_origin(self, message, origin):
+                return origin == "https://partner.example.com"
+
+        @PartnersOnly
+        def ws_connect(message):
+            message.reply_channel.send({"accept": True})
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
