@@ -24,8 +24,8 @@ from procman.cli.options import flag_name
 
 # Modules of ``procman.channels`` that users never import: parts of a worker, and what Django itself finds.
 INTERNAL = re.compile(
-    r"procman\.channels\.(apps|checks|consuming|describe|development|failures|pending|socketsession|tests\b.*"
-    r"|management\b.*|.*migrations\b.*)$|.*\._"
+    r"procman\.channels\.(\w+\.)*(apps|checks|claims|consuming|describe|development|failures|management|migrations"
+    r"|pending|socketsession|tests|_\w+)(\.|$)"
 )
 
 
