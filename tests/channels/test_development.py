@@ -9,8 +9,16 @@ from django.test import override_settings
 
 from procman.channels import route
 from procman.channels.asgi import ChannelLayerManager, ChannelLayerWrapper
-from procman.channels.development import ActionHandler, WorkerThreads, action_line, choose_layer
-from procman.layers.errors import LayerUnavailable
+from procman.channels.development import (
+    ActionHandler,
+    WorkerThreads,
+    action_line,
+    can_be_kept,
+    choose_layer,
+    layer_without_routing,
+    use_address,
+)
+from procman.layers.errors import ChannelFull, LayerUnavailable
 from procman.layers.ipc import IPCChannelLayer
 from procman.layers.memory import InMemoryChannelLayer
 from tests.support.layers import running_hub
@@ -101,3 +109,70 @@ def test_worker_threads_run_consumers_until_they_are_stopped(count: int):
     workers.stop(10)
     assert len(set(names)) == count
     assert not [thread for thread in threading.enumerate() if thread.name in set(names)]
+
+
+def test_a_layer_in_memory_moves_to_the_hub_of_another_process_with_its_limits():
+    manager = ChannelLayerManager()
+    with running_hub() as hub, configured("procman.layers.memory.InMemoryChannelLayer", capacity=1):
+        wrapper = use_address(manager, hub.address)
+        assert wrapper is manager["default"] and not wrapper.local_only()
+        wrapper.send("chat", {"text": "a"})
+        with pytest.raises(ChannelFull):
+            wrapper.send("chat", {"text": "b"})
+        wrapper.channel_layer.close()
+
+
+def test_a_layer_that_processes_share_stays_where_it_is(tmp_path: Any):
+    address = f"ipc://{tmp_path}/own.sock"
+    with configured("procman.layers.ipc.IPCChannelLayer", address=address):
+        assert use_address(ChannelLayerManager(), f"ipc://{tmp_path}/other.sock").channel_layer.address == address
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("procman.layers.ipc.IPCChannelLayer", True),
+        ("procman.layers.memory.InMemoryChannelLayer", True),
+        ("tests.channels.test_development.Foreign", False),
+        ("no.such.Layer", False),
+    ],
+)
+def test_only_layers_of_ours_are_served_by_the_process_that_keeps_the_sockets(backend: str, expected: bool):
+    with configured(backend):
+        assert can_be_kept(ChannelLayerManager()) is expected
+    with override_settings(CHANNEL_LAYERS={}):
+        assert can_be_kept(ChannelLayerManager()) is False
+
+
+class Foreign:
+    """A layer of somebody else's."""
+
+
+def test_a_process_without_consumers_imports_no_routing_and_asks_a_redis_whether_it_is_there(tmp_path: Any):
+    layers = {"default": {"BACKEND": "procman.layers.ipc.IPCChannelLayer", "ROUTING": "no.such.routing"}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        assert layer_without_routing(ChannelLayerManager()).router.channels == set()
+    hosts = [f"unix://{tmp_path}/none.sock"]
+    with configured("procman.layers.redis.RedisChannelLayer", hosts=hosts), pytest.raises(LayerUnavailable):
+        layer_without_routing(ChannelLayerManager())
+
+
+def test_a_reload_waits_for_consumers_that_run_and_begins_no_other():
+    begun, end = threading.Event(), threading.Event()
+
+    def consumer(message: Any) -> None:
+        begun.set()
+        end.wait(10)
+
+    layer = InMemoryChannelLayer()
+    wrapper = ChannelLayerWrapper(layer, "default", [route("test", consumer)])
+    workers = WorkerThreads(wrapper, 1)
+    workers.start()
+    wrapper.send("test", {})
+    assert begun.wait(10)
+    begun.clear()
+    wrapper.send("test", {})
+    workers.stop(0, lingers=False)
+    end.set()
+    workers.stop(10, lingers=False)
+    assert not begun.is_set() and layer.channel_statistics("test")["messages_pending"] == 1

@@ -1,5 +1,6 @@
 """The development server's command: what it builds its server from, and what it refuses."""
 
+import contextlib
 import io
 import logging
 import socket
@@ -8,9 +9,13 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.commands import runserver as django_runserver
+from django.core.servers.basehttp import WSGIServer
 from django.test import override_settings
+from django.utils import autoreload
 
 from procman.channels import development
+from procman.channels.asgi import channel_layers
 from procman.channels.handler import ViewConsumer
 from procman.channels.management.commands._server import Server
 from procman.channels.management.commands.runserver import Command
@@ -131,3 +136,54 @@ def test_an_endpoint_that_is_taken_is_named_in_the_error(monkeypatch: pytest.Mon
         monkeypatch.setattr(Command, "server_cls", Server)
         with pytest.raises(CommandError, match=f"127.0.0.1:{port} cannot be listened on"):
             runserver(f"{port}")
+
+
+def test_below_the_reloader_the_server_of_a_subclass_has_no_signal_handlers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(autoreload, "run_with_reloader", lambda main, **options: main(**options))
+    call_command("runserver", "--skip-checks", stdout=io.StringIO())
+    (made,) = RecordingServer.made
+    assert made["signal_handlers"] is False
+
+
+@pytest.mark.parametrize(
+    ("layers", "arguments"), [({}, []), ({"other": {"BACKEND": "x", "ROUTING": []}}, []), (None, ["--noasgi"])]
+)
+def test_without_a_default_layer_and_with_noasgi_djangos_own_server_runs(
+    layers: Any, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    ran: list[Any] = []
+    monkeypatch.setattr(django_runserver, "run", lambda *facts, **options: ran.append(options["server_cls"]))
+    changed = override_settings(CHANNEL_LAYERS=layers) if layers is not None else contextlib.nullcontext()
+    with changed:
+        runserver(*arguments)
+    assert ran == [WSGIServer] and RecordingServer.made == RecordingWorkers.asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint", "shown"),
+    [
+        ("0:8002", "tcp:port=8002:interface=0", "http://0.0.0.0:8002/"),
+        ("[::1]:8002", "tcp:port=8002:interface=::1", "http://[::1]:8002/"),
+    ],
+)
+def test_addresses_are_shown_as_a_browser_takes_them(given: str, endpoint: str, shown: str):
+    out = runserver(given)
+    assert RecordingServer.made[0]["endpoints"] == [endpoint] and f"at {shown}" in out
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "family"), [("tcp:port=0:interface=0", socket.AF_INET), ("tcp:port=0:interface=::1", socket.AF_INET6)]
+)
+def test_endpoints_are_listened_on(endpoint: str, family: int):
+    wrapper = channel_layers["default"]
+    (listening,) = Server(channel_layer=wrapper, endpoints=[endpoint]).listen()
+    with listening:
+        assert listening.family == family
+    with pytest.raises(ValueError, match="is not understood"):
+        Server(channel_layer=wrapper, endpoints=["unix:/x"]).listen()
+
+
+def test_the_warning_about_production_can_be_hidden_as_djangos(monkeypatch: pytest.MonkeyPatch):
+    assert "WARNING: This is a development server" in runserver()
+    monkeypatch.setenv("DJANGO_RUNSERVER_HIDE_WARNING", "true")
+    assert "WARNING" not in runserver()

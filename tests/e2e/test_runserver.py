@@ -35,10 +35,13 @@ SEND = "from procman.channels import Group; Group('everybody').send({'text': 'fr
 
 
 @contextmanager
-def served(project: Path, *arguments: str, ready: str = READY) -> Iterator[Site]:
+def served(
+    project: Path, *arguments: str, ready: str = READY, address: str = "", log: str = "runserver.log"
+) -> Iterator[Site]:
     """The project below ``manage.py runserver``, as from a terminal; killed at the end if it is still there."""
     site = Site(project, environ={"DEBUG": "1", "PYTHONUNBUFFERED": "1"})
-    site.command = [sys.executable, "manage.py", "runserver", str(free_port()), *arguments]
+    site.command = [sys.executable, "manage.py", "runserver", f"{address}{free_port()}", *arguments]
+    site.log_path = project / log
     site.is_session = True
     try:
         yield site.start(ready=ready)
@@ -246,6 +249,35 @@ def test_a_port_that_is_taken_is_told_in_one_line(project: Path) -> None:
         )
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == f"CommandError: 127.0.0.1:{port} cannot be listened on: Address already in use\n"
+
+
+def test_workers_of_another_process_serve_what_runserver_without_workers_takes(fresh: Path) -> None:
+    settings = "\nCHANNELS_WS_PROTOCOLS = ['v1', 'v2']\nFORCE_SCRIPT_NAME = '/below'\n"
+    append(fresh / "mysite" / "settings.py", settings)
+    with served(fresh, "--noworker", address="[::1]:") as site:
+        assert site.url.startswith("http://[::1]:")
+        worker = subprocess.Popen([sys.executable, "manage.py", "runworker", "-v0"], cwd=fresh)
+        try:
+            uri = f"{site.ws_url}/room"
+            with connect(uri, proxy=None, open_timeout=20, subprotocols=["x", "v2"]) as client:  # type: ignore[list-item]
+                assert client.subprotocol == "v2"
+                client.send("hello")
+                assert json.loads(client.recv(10))["count"] == 1
+        finally:
+            worker.terminate()
+            worker.wait(10)
+        wait_until(lambda: '"path": "/below/room"' in (fresh / "marks.jsonl").read_text())
+
+
+def test_a_second_runserver_takes_the_layer_over_when_the_first_one_ends(fresh: Path) -> None:
+    with served(fresh, "--noworker") as first, served(fresh, log="second.log") as second:
+        assert Browser(first.url).get("/").status == 200  # by the workers of the second
+        interrupt(first)
+        wait_until(lambda: can_be_asked(second), 30)
+
+
+def can_be_asked(site: Site) -> bool:
+    return Browser(site.url).get("/").status == 200
 
 
 def test_models_that_do_not_import_at_the_start_are_waited_for(fresh: Path) -> None:

@@ -1,12 +1,14 @@
 """An interface on a thread, over the in-memory layer of the same process."""
 
+import dataclasses
 import socket
 import threading
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from procman.errors import ConfigurationError
 from procman.interface.embedded import InterfaceThread
@@ -76,3 +78,26 @@ def test_a_layer_of_a_kind_that_no_interface_can_use_is_told_at_the_start(listen
     with pytest.raises(ConfigurationError, match="carrier-pigeon"):
         interface.start([listener])
     assert interface.join(10)
+
+
+def test_the_project_may_change_while_it_serves(listener: socket.socket):
+    layer = InMemoryChannelLayer()
+    interface = InterfaceThread(SETTINGS, dataclasses.replace(configuration("memory://"), allowed_hosts=["a"]), layer)
+    interface.start([listener])
+    uri = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(uri, proxy=None, origin=Origin("http://b.example"))
+    interface.update(configuration("memory://"))
+
+    def accept() -> None:
+        delivery = layer.take(["websocket.connect"], 10)
+        assert delivery is not None
+        layer.finish(delivery, [Send(delivery.message["reply_channel"], {"accept": True})])
+
+    worker = threading.Thread(target=accept)
+    worker.start()
+    with connect(uri, proxy=None, origin=Origin("http://b.example")):
+        worker.join(10)
+    interface.stop(hurry=True)
+    assert interface.join(10)
+    interface.update(configuration("memory://"))  # nobody is there to be told
