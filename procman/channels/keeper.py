@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -235,9 +236,14 @@ class Kept:
         """The code runs, and this is the project now."""
         self._say({"project": dataclasses.asdict(project), "root_path": root_path})
 
-    def broken(self, text: str) -> None:
-        """The code does not run, for the reason *text*, of which the end counts most."""
-        self._say({"broken": text[-_LONGEST_TEXT:]})
+    def broken(self, error: BaseException) -> None:
+        """The code does not run, for this reason: what was raised and where comes first, then how it came to that."""
+        place = traceback.format_list(traceback.extract_tb(error.__traceback__)[-1:])
+        if isinstance(error, SyntaxError):
+            place = []  # it tells the place itself
+        raised = "".join([*place, *traceback.format_exception_only(error)])[:_LONGEST_TEXT]
+        way = "".join(traceback.format_exception(error))[-_LONGEST_TEXT:]
+        self._say({"broken": f"{raised}\n\n{way}"})
 
     def ending(self) -> None:
         """This process ends already."""
@@ -267,10 +273,7 @@ def watched_files(error: BaseException) -> set[Path]:
     while cause is not None:
         if isinstance(cause, SyntaxError) and cause.filename:
             found.add(Path(cause.filename))
-        traceback = cause.__traceback__
-        while traceback is not None:
-            found.add(Path(traceback.tb_frame.f_code.co_filename))
-            traceback = traceback.tb_next
+        found |= {Path(frame.filename) for frame in traceback.extract_tb(cause.__traceback__)}
         cause = cause.__cause__ or cause.__context__
     return {path for path in found if path.is_absolute() and path.exists()}
 

@@ -1,5 +1,6 @@
 """The process that keeps the sockets, with children that are small programs, and what they tell it."""
 
+import json
 import os
 import socket
 import sys
@@ -159,23 +160,38 @@ def test_a_process_without_a_keeper_has_no_link(monkeypatch: pytest.MonkeyPatch)
     assert Kept.inherited() is None
 
 
-def test_what_a_child_says_is_one_line_of_bounded_length() -> None:
+def heard(error: BaseException) -> str:
+    """What a keeper shows of *error*."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        kept = Kept(theirs, "")
-        sender = threading.Thread(target=kept.broken, args=("x\n" * 50_000,))
+        sender = threading.Thread(target=Kept(theirs, "").broken, args=(error,))
         sender.start()
         with ours.makefile() as lines:
-            line = lines.readline()
+            text: str = json.loads(lines.readline())["broken"]
         sender.join(10)
-        assert len(line) < 40_000 and line.endswith("\n")
+    return text
+
+
+def test_what_was_raised_comes_first_and_then_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError) as divided:
+        _ = 1 // 0
+    lines = heard(divided.value).splitlines()
+    assert lines[0].startswith(f'  File "{__file__}"') and "ZeroDivisionError: integer" in lines[2] + lines[3]
+    assert "Traceback (most recent call last):" in lines
+    with pytest.raises(SyntaxError) as refused:
+        compile("def x(:", str(tmp_path / "broken.py"), "exec")
+    assert heard(refused.value).startswith(f'  File "{tmp_path}/broken.py", line 1')
+
+
+def test_what_a_child_says_has_a_bounded_length() -> None:
+    assert len(heard(ValueError("x\n" * 50_000))) < 50_000
 
 
 def test_a_keeper_that_has_gone_is_no_error_for_its_child() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs:
-        Kept(theirs, "").broken("nobody hears")
+        Kept(theirs, "").broken(ValueError("nobody hears"))
 
 
 def test_the_files_of_an_error_and_of_its_causes_are_watched(tmp_path: Path) -> None:

@@ -182,6 +182,34 @@ def test_a_request_in_flight_at_a_reload_is_answered_by_the_next_process(fresh: 
         assert (found.status, found.text) == (200, "late")
 
 
+def test_a_form_that_a_reload_cuts_off_is_not_sent_twice(fresh: Path) -> None:
+    append(fresh / "mysite" / "urls.py", "from django.views.decorators.csrf import csrf_exempt\n" + SLOW)
+    urls = fresh / "mysite" / "urls.py"
+    urls.write_text(urls.read_text().replace("def slow(", "@csrf_exempt\ndef slow("))
+    with served(fresh) as site, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Browser(site.url).request, "POST", "/slow/")
+        marks = fresh / "marks.jsonl"
+        wait_until(lambda: marks.exists() and '"slow"' in marks.read_text())
+        edit(site, urls, urls.read_text())
+        assert answer.result(20).status == 502
+        wait_for_reload(site, 2)
+        assert marks.read_text().count('"slow"') == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_while_the_code_is_broken(fresh: Path, number: int) -> None:
+    with served(fresh) as site:
+        assert site.process is not None
+        models = fresh / "mysite" / "consumers.py"
+        edit(site, models, "def broken(:\n")
+        site.wait_for_line("SyntaxError")
+        below = descendants(site.pid)
+        site.process.send_signal(number)  # to the one process only, as `kill` does
+        assert site.process.wait(10) == 0
+        wait_until(lambda: not any(is_alive(pid) for pid in below))
+        assert site.log.count("Traceback") == 1, site.log
+
+
 def test_a_change_of_settings_reaches_the_process_that_keeps_the_sockets(fresh: Path) -> None:
     with served(fresh) as site, open_socket(site) as client:
         origin = "http://elsewhere.example"

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -230,7 +229,7 @@ class Command(_base()):  # type: ignore[misc]
         except Exception as error:
             self._failed_files |= watched_files(error)
             self._add_failed_files()
-            kept.broken("".join(traceback.format_exception(error)))
+            kept.broken(error)
             if not isinstance(error, ProcmanError):
                 raise
             self.stderr.write(f"Error: {error}")
