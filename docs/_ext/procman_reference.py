@@ -24,8 +24,8 @@ from procman.cli.options import flag_name
 
 # Modules of ``procman.channels`` that users never import: parts of a worker, and what Django itself finds.
 INTERNAL = re.compile(
-    r"procman\.channels\.(\w+\.)*(apps|checks|claims|consuming|describe|development|failures|management|migrations"
-    r"|pending|socketsession|tests|_\w+)(\.|$)"
+    r"procman\.channels\.(\w+\.)*(apps|checks|claims|consuming|describe|development|failures|keeper|management"
+    r"|migrations|pending|socketsession|tests|tied|_\w+)(\.|$)"
 )
 
 
