@@ -175,6 +175,15 @@ class WorkerSettings(_Settings):
     """What one worker process decides."""
 
     threads: int = setting(1, "Consumers that may run at once in this process.", minimum=1, maximum=256)
+    consumer_timeout: float = setting(
+        300.0,
+        "Seconds that a consumer may take for a request or a WebSocket message before its worker is ended and its "
+        "client told (0: no limit). @consumer_timeout sets it for one consumer.",
+        unit="s",
+        env="PROCMAN_CONSUMER_TIMEOUT",
+        minimum=0,
+        maximum=86400,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

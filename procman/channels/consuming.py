@@ -7,6 +7,7 @@ between leaves nothing behind.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from procman.channels.message import Message, SessionSlot
 from procman.channels.pending import pending_message_store
 from procman.channels.sessions import delete_engine_session
 from procman.channels.signals import consumer_finished, consumer_started
+from procman.channels.timeouts import watchdog
 from procman.channels.utils import name_that_thing
 from procman.layers import names
 from procman.layers.base import Delivery, Send
@@ -25,6 +27,8 @@ from procman.layers.errors import ChannelFull, LayerUnavailable, LimitReached, M
 from procman.log import escape
 
 logger = logging.getLogger("django.channels")
+
+TIMED_OUT = 70  # exit status of a worker whose consumer was over its limit; 70 is EX_SOFTWARE
 
 
 class ConsumerRunner:
@@ -67,7 +71,11 @@ class ConsumerRunner:
                 if self.callback is not None:
                     self.callback(delivery.channel, message)
                 consumer_started.send(sender=type(self), environ={})
-                consumer(message, **kwargs)
+                watchdog.begin(delivery.channel, (delivery, message, consumer), self._give_up)
+                try:
+                    consumer(message, **kwargs)
+                finally:
+                    watchdog.end()
         except DenyConnection:
             self._deny(message, consumer)
         except ChannelSocketException as error:
@@ -123,6 +131,33 @@ class ConsumerRunner:
             "error in consumer %s on %s", name_that_thing(consumer) if consumer else "(none yet)", _describe(message)
         )
         failures.answer(message, "The server met an error and could not answer this request.", status=500)
+
+    def _give_up(self, running: tuple[Delivery, Message, Any], limit: float, stack: str) -> None:
+        """The consumer of *running* is over its limit: end its message and, where that is possible, this process.
+
+        Called by the watchdog's thread. The message is finished, so nobody runs it again.
+        """
+        delivery, message, consumer = running
+        ends_process = watchdog.ends_process
+        what = "this worker ends" if ends_process else "its thread is left to itself, as it cannot be ended"
+        logger.error(
+            "%s ran for more than %g s on %s: %s. It was here:\n%s",
+            *(name_that_thing(consumer), limit, _describe(message), what, stack.rstrip()),
+        )
+        answer = failures.answer_for(message, "The server took too long to answer this request.", status=504)
+        try:
+            if self._delivers:
+                sends = [Send(message.reply_channel.name, answer)] if answer and message.reply_channel else []
+                self.channel_layer.finish(delivery, sends)
+                if ends_process:
+                    self.channel_layer.excuse()
+            elif answer and message.reply_channel:
+                self.channel_layer.send(message.reply_channel.name, answer)
+        except Exception as error:
+            logger.error("the client of a message on %s could not be told: %s", _describe(message), error)
+        if ends_process:
+            logging.shutdown()
+            os._exit(TIMED_OUT)
 
     def _defer(self, delivery: Delivery, message: Message) -> None:
         pending = pending_message_store.collect()

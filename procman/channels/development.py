@@ -20,11 +20,13 @@ from procman.channels.asgi import (
     ChannelLayerWrapper,
     InvalidChannelLayerError,
 )
+from procman.channels.timeouts import watchdog
 from procman.channels.worker import Worker, WorkerGroup
 from procman.importing import import_object
 from procman.layers.errors import LayerUnavailable
 from procman.layers.memory import InMemoryChannelLayer
 from procman.log import escape
+from procman.settings import WorkerSettings
 
 ActionLogger = Callable[[str, str, dict[str, Any]], None]
 # What an access record's action is called in 1.x.
@@ -155,6 +157,8 @@ class WorkerThreads:
 
     def start(self) -> None:
         """Begin to take messages."""
+        # A consumer that takes too long loses its client; a thread cannot be ended.
+        watchdog.default = WorkerSettings.load().consumer_timeout or None
         self._worker.ready()
         self._thread.start()
 

@@ -28,6 +28,7 @@ from django.utils.functional import cached_property
 from procman.channels.exceptions import RequestAborted, RequestLost, RequestTimeout
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
 from procman.channels.pending import pending_message_store
+from procman.channels.timeouts import watchdog
 from procman.layers.errors import ChannelFull, ReplyChannelGone
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ class AsgiRequest(HttpRequest):
         layer = self.message.channel_layer
         more_content = True
         while more_content:
-            _, chunk = layer.receive_many([body_channel], block=True, timeout=self.body_receive_timeout)
+            with watchdog.paused():
+                _, chunk = layer.receive_many([body_channel], block=True, timeout=self.body_receive_timeout)
             if chunk is None:
                 raise RequestTimeout(f"no chunk of the body came for {self.body_receive_timeout} s")
             if chunk.get("closed"):
@@ -362,10 +364,11 @@ class ViewConsumer:
         tries = int(self.stream_timeout / self.retry_interval)
         for _ in range(tries):
             try:
-                if send_and_wait is not None:
-                    send_and_wait(reply_channel.name, response, self.stream_timeout)
-                else:
+                if send_and_wait is None:
                     reply_channel.send(response, immediately=True)
+                    return
+                with watchdog.paused():
+                    send_and_wait(reply_channel.name, response, self.stream_timeout)
                 return
             except full:
                 threading.Event().wait(self.retry_interval)

@@ -17,6 +17,7 @@ from typing import Any
 from procman.channels.consuming import ConsumerRunner
 from procman.channels.message import Message
 from procman.channels.signals import worker_ready
+from procman.channels.timeouts import watchdog
 from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers.base import Delivery
@@ -280,5 +281,6 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
     watch_lifetime(worker.stop)  # the supervisor asks for a stop, or has died
     announce_ready()
     logger.info("worker ready, listening on %d channel%s", len(channels), "" if len(channels) == 1 else "s")
-    worker.run()
+    with watchdog.governing(settings.consumer_timeout):
+        worker.run()
     return 0

@@ -156,6 +156,12 @@ class ChannelLayer:
         """Give *delivery* back to run again later as *message* (``ConsumeLater``); it goes behind the others."""
         raise NotImplementedError
 
+    def excuse(self) -> None:
+        """This process is about to end on purpose: what it has in flight then is redelivered, and not counted as tried.
+
+        What it had finished before the call has its end. Raises LayerUnavailable.
+        """
+
     def stop_taking(self) -> None:
         """This thread takes no more: what the layer has fetched for it ahead of time goes to other workers."""
 

@@ -76,6 +76,50 @@ class DeathSuite:
             what=logged(),
         )
 
+    def test_a_worker_that_ends_on_purpose_does_not_count_as_a_death(
+        self, layer: Any, make: Make, die_with: DieWith
+    ) -> None:
+        layer.send("work", {"n": 1})
+        seen: list[bool] = []
+
+        def end_on_purpose() -> None:
+            ending = make()
+            seen.append(ending.take(["work"], 10).redelivered)
+            ending.excuse()
+
+        for _ in range(3):
+            thread = threading.Thread(target=end_on_purpose)
+            thread.start()
+            thread.join(20)
+        seen.append(die_with("work").redelivered)
+        delivery = layer.take(["work"], 10)
+        layer.finish(delivery)
+        assert [*seen, delivery.redelivered] == [False, True, True, True, True]
+        assert delivery.message == {"n": 1}
+
+    def test_what_was_finished_by_another_thread_before_the_end_is_not_redelivered(
+        self, layer: Any, make: Make
+    ) -> None:
+        layer.send("work", {"n": 1})
+
+        def be_ended() -> None:
+            ending = make()
+            delivery = ending.take(["work"], 10)
+
+            def end() -> None:
+                ending.finish(delivery, [Send("told", {"n": 2})])
+                ending.excuse()
+
+            watchdog = threading.Thread(target=end)
+            watchdog.start()
+            watchdog.join(20)
+
+        thread = threading.Thread(target=be_ended)
+        thread.start()
+        thread.join(20)
+        assert layer.receive_many(["told"], block=True, timeout=10) == ("told", {"n": 2})
+        assert layer.take(["work"], 0.3) is None
+
     def test_what_a_dead_worker_would_have_sent_at_its_end_is_not_sent(self, layer: Any, die_with: DieWith) -> None:
         layer.send("work", {"n": 1})
         die_with("work")

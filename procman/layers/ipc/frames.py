@@ -47,6 +47,7 @@ FLUSH = 11  # rid
 STATISTICS = 12  # rid, channel or None
 RETURN = 13  # channel, body: what a RECEIVE got for which nobody waits any more
 GROUP_COUNT = 14  # rid, group
+EXCUSE = 15  # rid
 
 # -- client to hub: workers -------------------------------------------------------------------------------------------
 TAKE = 20  # channels, or None for those of the last TAKE

@@ -64,6 +64,7 @@ class Hub(Offers):
             frames.GROUP_SEND: self._group_send,
             frames.GROUP_CHANNELS: self._group_channels,
             frames.GROUP_COUNT: self._group_count,
+            frames.EXCUSE: self._excuse,
             frames.FLUSH: self._flush,
             frames.STATISTICS: self._statistics,
             frames.RETURN: self._return,
@@ -329,6 +330,10 @@ class Hub(Offers):
         self.switch.push(peer, (frames.OK, rid, codec.encode(found)))
 
     # -- workers ------------------------------------------------------------------------------------------------------
+
+    def _excuse(self, peer: Peer, now: float, rid: int) -> None:
+        self.switch.excuse(peer.process)
+        self.switch.push(peer, (frames.OK, rid, None))
 
     def _take(self, peer: Peer, now: float, channels: list[str] | None) -> None:
         if channels is not None:

@@ -28,6 +28,7 @@ class Peer:
         "holds",
         "is_ack_urgent",
         "is_dirty",
+        "is_excused",
         "label",
         "limits",
         "number",
@@ -48,6 +49,7 @@ class Peer:
         self.process = ""  # the same on all connections of a worker process
         self.out: list[Frame] = []
         self.is_dirty = False  # among those that the driver will ask for output
+        self.is_excused = False  # its process ends on purpose, and not for what it runs here
         self.is_ack_urgent = False  # an acknowledgement in ``out`` is not to wait for the next delivery
         self.has_delivery = False  # in ``out``
         self.role = ""  # empty until HELLO

@@ -38,6 +38,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     frames.STATISTICS: (_I, _S0),
     frames.RETURN: (_S, _B),
     frames.GROUP_COUNT: (_I, _S),
+    frames.EXCUSE: (_I,),
     frames.TAKE: (_L0,),
     frames.UNTAKE: (),
     frames.FINISH: (_S, _L, _B0, _F),

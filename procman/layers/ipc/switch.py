@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from procman.layers.ipc import frames, prefetch
 from procman.layers.ipc.bounds import size_of
-from procman.layers.ipc.peers import Entry, Peer
+from procman.layers.ipc.peers import UNKNOWN, Entry, Peer
 from procman.layers.ipc.queues import DROPPED, LOST, Queues
 from procman.layers.names import local_prefix
 from procman.settings import LayerSettings
@@ -145,14 +145,20 @@ class Switch(Queues):
         pause = min(_DEFER_LONGEST, _DEFER_FIRST * 2 ** min(entry.deferrals - 1, 10))
         entry.timer = self.timers.add(now + pause, self._deferral_is_over, entry)
 
+    def excuse(self, process: str) -> None:
+        """*process* ends on purpose: what its workers have in flight then was not tried."""
+        for worker in self.workers:
+            if worker.process == process:
+                worker.is_excused = True
+
     def worker_lost(self, entry: Entry, peer: Peer, now: float) -> None:
         """The connection of *peer* ended while it had *entry* in flight: once more, or the end."""
         self.in_flight.pop(entry.key, None)
         entry.holder = None
         if entry.is_flushed:
             self.end(entry, DROPPED, now)
-        elif entry.body is not None and entry.is_redeliverable and entry.deaths <= 0:
-            entry.deaths = 1
+        elif entry.body is not None and entry.is_redeliverable and (peer.is_excused or entry.deaths <= 0):
+            entry.deaths = (entry.deaths or UNKNOWN) if peer.is_excused else 1
             if entry.served is not None:  # a hub that follows this one hears of it
                 self._on_begun(entry)
             self.redelivered_count += 1

@@ -182,6 +182,10 @@ class IPCChannelLayer(names.NameRules, ChannelLayer):
         # Not kept: a hub that dies meanwhile gets the frame offered again by its interface.
         self._taking.end(packed, delivery.token, None)
 
+    def excuse(self) -> None:
+        self._taking.stop_taking()  # when this is answered, the hub has what this thread has finished
+        self._request(frames.EXCUSE)
+
     def stop_taking(self) -> None:
         self._taking.stop_taking()
 

@@ -9,6 +9,7 @@ made and read by the scripts in ``lua/``; entries and tails also by ``entries.py
     later          sorted set, entry -> moment at which it goes (back) to its queue, ms
     w:CLIENT       hash, id -> entry that this worker process has in flight
     labels         hash, client -> name of that process, for the log
+    x:CLIENT       there when it is about to end on purpose: what it has in flight was not tried
     lost:CLIENT    set of the ids that were taken from it when its lease ran out, for an hour
     slot:RUN.NAME  the client that is that process of that supervisor; its successor takes over
     leases         sorted set, ``w:CLIENT`` or ``i:INTERFACE`` -> end of its lease, in time in which Redis answered

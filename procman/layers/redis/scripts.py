@@ -14,10 +14,10 @@ from importlib.resources import files
 # Redis 7: a script is refused as a whole when the server is out of memory, instead of being stopped half-way.
 _STRICT, _DRAINING = "#!lua\n", "#!lua flags=allow-oom\n"
 _DRAINS = frozenset(
-    {"abandon", "take", "finish", "defer", "receive", "hello", "keep", "serve", "flush", "group_discard"}
+    {"abandon", "excuse", "take", "finish", "defer", "receive", "hello", "keep", "serve", "flush", "group_discard"}
 )
 _NAMES = (
-    *("abandon", "batch", "defer", "finish", "flush"),
+    *("abandon", "batch", "defer", "excuse", "finish", "flush"),
     *("group_add", "group_channels", "group_count", "group_discard", "group_send"),
     *("hello", "keep", "once", "part", "receive", "send", "serve", "statistics", "take"),
 )

@@ -94,6 +94,12 @@ class Taking(Common):
             if key is None and deadline is not None and deadline - SystemClock.monotonic() <= CLOSE_ENOUGH:
                 return None
 
+    def excuse(self) -> None:
+        """As ``ChannelLayer.excuse``."""
+        for session in self._sessions:
+            if session.is_worker:
+                session.run("excuse", session.id, plain=True)
+
     def _take_anywhere(
         self, wanted: tuple[str, ...], rung: int | None, patience: float, wake: WakePipe
     ) -> Entry | float:

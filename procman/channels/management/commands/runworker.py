@@ -11,7 +11,9 @@ from procman.channels.asgi import InvalidChannelLayerError, channel_layers
 from procman.channels.log import setup_logger
 from procman.channels.message import Message
 from procman.channels.signals import worker_process_ready
+from procman.channels.timeouts import watchdog
 from procman.channels.worker import Worker, WorkerGroup, load_project
+from procman.settings import WorkerSettings
 
 
 class Command(BaseCommand):
@@ -57,7 +59,8 @@ class Command(BaseCommand):
         self.logger.info("Running worker against channel layer %s", self.channel_layer)
         worker_process_ready.send(sender=worker)
         worker.ready()
-        worker.run()
+        with watchdog.governing(WorkerSettings.load().consumer_timeout):
+            worker.run()
 
     def consumer_called(self, channel: str, message: Message) -> None:
         """Say what comes in, at verbosity 2 and above."""

@@ -7,13 +7,15 @@ local function give_up_entry(client, raw, told)
   local e = unpack_entry(raw)
   local queue = queue_of(e.channel)
   local fate = 'redelivered'
+  -- A worker that ended on purpose, and not for this message: an attempt that is known and not counted.
+  local is_excused = call('EXISTS', P..'x:'..client) == 1
   if e.since <= tonumber(call('GET', P..'flushed') or 0) then fate = 'flushed'
   elseif bit.band(e.flags, UNSAFE) ~= 0 then fate = 'unsafe'
-  elseif e.deaths > 0 then fate = 'dropped' end
+  elseif e.deaths % TRIED > 0 and not is_excused then fate = 'dropped' end
   call('SADD', P..'lost:'..client, e.id)
   call('PEXPIRE', P..'lost:'..client, 3600000)
   if fate == 'redelivered' then
-    e.deaths = 1
+    e.deaths = is_excused and e.deaths % TRIED + TRIED or 1
     call('ZADD', P..'later', now + 100, pack_entry(e))
     keep(P..'later', 7 * DAY)
     count(queue, 'r', 1)

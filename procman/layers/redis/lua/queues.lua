@@ -2,6 +2,7 @@
 -- Header: deadline ms, since ms, lifetime ms (0: for ever), deaths, flags, deferrals, id, channel, reply channel.
 local HEADER = '>dddBBBsss'
 local FOREVER = 1e15
+local TRIED = 128  -- added to the deaths of a message that has been run and not counted
 local UNSAFE, OFFER, BOUNDED, SOCKET, BEGUN, AGAIN, CLOSED = 1, 2, 4, 8, 16, 32, 64
 
 local function queue_of(channel) return string.match(channel, '^[^!]*!') or channel end

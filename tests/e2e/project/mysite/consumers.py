@@ -27,6 +27,9 @@ def ws_receive(message):
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "die once" and not message.redelivered:
         os.kill(os.getpid(), signal.SIGKILL)
+    if text == "hang":
+        mark("hang", how="frame")
+        signal.pause()
     if text == "raise":
         raise ValueError("asked to")
     if text == "exit":
@@ -62,7 +65,10 @@ def ws_disconnect(message):
 
 
 def background(message):
-    """Answer from a channel of our own."""
+    """Answer from a channel of our own; "slow" takes so long that the worker is ended meanwhile."""
+    mark("background", redelivered=message.redelivered)
+    if message["text"] == "background slow" and not message.redelivered:
+        signal.pause()
     message.reply_channel.send({"text": "done: " + message["text"]})
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import select
 import signal
 import subprocess
 
@@ -67,6 +69,31 @@ def die_once(request):
     return HttpResponse("second time lucky", content_type="text/plain")
 
 
+@csrf_exempt
+def hang(request):
+    """Take very long, in the way that is asked for."""
+    mark("hang", method=request.method, how=request.GET["how"])
+    if request.GET["how"] == "stream":
+        return StreamingHttpResponse(hanging_parts(), content_type="text/plain")
+    return HttpResponse(stuck(request.GET["how"]))
+
+
+def hanging_parts():
+    """A part, and then nothing more."""
+    yield b"begun "
+    yield stuck("wait").encode()
+
+
+def stuck(how):
+    """Wait, compute, or hold the interpreter in C code."""
+    if how == "wait":
+        select.select((), (), (), 600)
+    if how == "loop":
+        while True:
+            pass
+    return str(re.match("(a+)+$", "a" * 50 + "b"))
+
+
 def grandchild(request):
     """Start a process that outlives the request."""
     process = subprocess.Popen(["sleep", "600"])
@@ -87,6 +114,7 @@ urlpatterns = [
     path("boom/", boom),
     path("die/", die),
     path("die-once/", die_once),
+    path("hang/", hang),
     path("grandchild/", grandchild),
     path("say/", say),
     path("admin/", admin.site.urls),
