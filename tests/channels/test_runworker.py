@@ -46,6 +46,11 @@ def test_filters_and_threads_are_passed_on(made, wrapper):
     assert made[0]["n_threads"] == 3
 
 
+def test_start_scripts_of_1x_may_ask_for_a_hard_stop(made):
+    call_command("runworker", "--disable-graceful-stop", "--threads=2")
+    assert made[0]["n_threads"] == 2
+
+
 def test_verbosity_sets_the_callback(made, caplog):
     call_command("runworker", verbosity=2)
     made[0]["callback"]("websocket.receive", Message({}, "websocket.receive", None))

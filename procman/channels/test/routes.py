@@ -42,7 +42,7 @@ class apply_routes:
         for layer in layers:
             layer.routing, layer.router = routing, Router(routing)
 
-    def exit(self, *error: Any) -> None:
+    def exit(self, exc_type: Any = None, exc_val: Any = None, exc_tb: Any = None) -> None:
         """Put back what was there before."""
         for layer, routing, router in self._before.pop():
             layer.routing, layer.router = routing, router

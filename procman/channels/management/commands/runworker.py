@@ -29,6 +29,11 @@ class Command(BaseCommand):
         parser.add_argument("--only-channels", action="append", help="Read only these channels (globs, repeatable).")
         parser.add_argument("--exclude-channels", action="append", help="Do not read these (globs, repeatable).")
         parser.add_argument("--threads", type=int, default=1, help="Consumers that may run at once.")
+        parser.add_argument(
+            "--disable-graceful-stop",
+            action="store_true",
+            help="Has no effect, for start scripts of 1.x: every worker finishes the message that it has in hand.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until stopped. Raises CommandError for a layer that no other process could reach."""
