@@ -80,8 +80,14 @@ class WSClient(Client):
         self._cookies[key] = value
 
     def get_cookies(self) -> dict[str, str]:
-        """The cookies of the next message; until the first one was sent, that of the session is among them."""
+        """The cookies of the next message; until the first one was sent, that of the session is among them.
+
+        A session cookie that was set goes before this client's own: it names the session of somebody else, such as
+        Django's test client.
+        """
         cookies = dict(self._cookies)
+        if settings.SESSION_COOKIE_NAME in cookies:
+            return cookies
         if self._sends_session_cookie and apps.is_installed("django.contrib.sessions"):
             cookies[settings.SESSION_COOKIE_NAME] = self._http_key or self.session.session_key or ""
         return cookies

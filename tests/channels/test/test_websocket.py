@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.http import parse_cookie
+from django.test import Client as DjangoClient
 from django.test import override_settings
 
 from procman.channels import channel_layers, route
@@ -71,6 +72,22 @@ def test_session_cookie_goes_with_the_first_message_only() -> None:
     assert set(cookies_of(sent(client, "websocket.connect"))) == {"foo", "sessionid"}
     assert client.get_cookies() == {"foo": "bar"}
     assert set(cookies_of(sent(client, "websocket.connect"))) == {"foo"}
+
+
+@pytest.mark.usefixtures("database")
+def test_session_cookie_of_djangos_client_can_be_handed_on() -> None:
+    browser = DjangoClient()
+    browser.force_login(get_user_model().objects.create_user("ada"))
+
+    @http_session_user
+    def consumer(message: Any) -> str:
+        return str(message.user)
+
+    client = WSClient()
+    client.set_cookie("sessionid", browser.cookies["sessionid"].value)
+    with apply_routes(route("websocket.connect", consumer)):
+        for _ in range(2):
+            assert client.send_and_consume("websocket.connect", check_accept=False) == "ada"
 
 
 def test_path_defaults_to_the_root_and_the_content_goes_first() -> None:
