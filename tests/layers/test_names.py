@@ -75,3 +75,10 @@ def test_a_kind_of_str_becomes_a_str() -> None:
 )
 def test_the_reply_channels_of_sockets_are_known_by_their_names(name: str, is_one: bool) -> None:
     assert names.is_socket(name) is is_one
+
+
+@pytest.mark.parametrize("name", ["chat\n", "chat!a\n", "chat?a\n", "chat!\u00e9", "chat?\u0663", "gr\u00fc\u00dfe"])
+def test_a_newline_at_the_end_and_letters_beyond_ascii_are_refused(name: str) -> None:
+    for check in (names.check_channel, names.check_group):
+        with pytest.raises(TypeError):
+            check(name)
