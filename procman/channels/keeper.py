@@ -66,6 +66,7 @@ class Keeper:
 
     *make_server* makes the server for a project and its root path. *tell* writes a line to the terminal. A project
     whose layer is in memory is served by a hub that only these two processes know, at *private_address*.
+    Settings that do not load any more are waited for: a change of the modules in *settings_directory* starts a child.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Keeper:
         sockets: Sequence[socket.socket],
         tell: Callable[[str], None],
         private_address: str,
+        settings_directory: Path,
     ) -> None:
         self._root_path, self._sockets, self._make_server, self._tell = root_path, sockets, make_server, tell
         self._private_address = private_address
@@ -84,7 +86,8 @@ class Keeper:
         self._server: KeptServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
-        self._is_ready = self._has_told = False
+        self._settings_directory, self._seen_settings = settings_directory, dict[Path, float]()
+        self._is_ready = self._has_told = self._has_served = False
 
     def run(self, arguments: Sequence[str], environ: dict[str, str]) -> int:
         """Start the children, *arguments* with *environ*, until one ends for good; its exit status. Ctrl-C: 0.
@@ -98,12 +101,29 @@ class Keeper:
                 status = self._run_child(arguments, environ)
                 if status < 0 and self._is_ready:
                     self._tell(f"The process that runs the code was ended by {_name(-status)}; starting it again.")
+                elif status > 0 and status != _RELOAD and self._has_served and not self._is_ready:
+                    self._wait_for_settings()
                 elif status != _RELOAD:
                     return status
         except KeyboardInterrupt:
             return 0
         finally:
             self._end()
+
+    def _wait_for_settings(self) -> None:
+        """Settings that do not load end the child: unlike other code nothing in it waits for their repair."""
+        self._tell(f"Waiting for a change in {self._settings_directory}: open connections are kept.")
+        assert self._server is not None
+        self._server.show("The settings do not load", "The terminal of runserver tells why.")
+        while self._settings_files() == self._seen_settings:
+            threading.Event().wait(_LOOK_INTERVAL)
+
+    def _settings_files(self) -> dict[Path, float]:
+        found: dict[Path, float] = {}
+        for path in self._settings_directory.glob("*.py"):
+            with contextlib.suppress(OSError):  # just removed
+                found[path] = path.stat().st_mtime
+        return found
 
     # -- what stays --------------------------------------------------------------------------------------------------
 
@@ -146,6 +166,7 @@ class Keeper:
     def _run_child(self, arguments: Sequence[str], environ: dict[str, str]) -> int:
         ours, theirs = socket.socketpair()
         self._is_ready = self._has_told = False
+        self._seen_settings = self._settings_files()
         with ours:
             with theirs:
                 os.set_inheritable(theirs.fileno(), True)
@@ -191,7 +212,7 @@ class Keeper:
         except Exception as error:
             self._tell(f"The site cannot be served as its settings say now: {error}. Start runserver again.")
             return
-        self._is_ready = True
+        self._is_ready = self._has_served = True
         self._server.show("", "")
 
     def _end(self) -> None:

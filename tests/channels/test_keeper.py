@@ -14,6 +14,7 @@ import pytest
 from procman.channels.keeper import Keeper, Kept, watched_files
 from procman.layers.ipc.embedded import HubThread
 from procman.settings import ENV_KEEPER_FD, ProjectConfiguration
+from tests.support.waiting import wait_until
 
 # A child: tells its keeper what FILE holds, and ends with the status that its name says; the file is for one life.
 CHILD = """
@@ -83,6 +84,7 @@ class Kitchen:
             [],
             self.told.append,
             f"ipc://{self.directory}/private.sock",
+            self.directory,
         )
         return keeper.run([sys.executable, "-c", CHILD, str(self.lives)], dict(os.environ))
 
@@ -146,6 +148,20 @@ def test_a_child_that_ran_and_was_killed_is_started_again(kitchen: Kitchen) -> N
 def test_a_child_that_dies_before_it_runs_ends_everything(kitchen: Kitchen) -> None:
     kitchen.live(-9)
     assert kitchen.run() == -9
+
+
+def test_settings_that_do_not_load_any_more_are_waited_for(kitchen: Kitchen) -> None:
+    kitchen.live(3, ready(kitchen.layer))
+    kitchen.live(1)
+    status: list[int] = []
+    keeping = threading.Thread(target=lambda: status.append(kitchen.run()))
+    keeping.start()
+    wait_until(lambda: kitchen.told)
+    kitchen.live(0)
+    (kitchen.directory / "settings.py").touch()
+    keeping.join(20)
+    assert status == [0] and [call[0] for call in kitchen.calls].count("start") == 1
+    assert "open connections are kept" in kitchen.told[0]
 
 
 def test_settings_that_cannot_be_served_are_told_and_the_next_child_is_waited_for(kitchen: Kitchen) -> None:

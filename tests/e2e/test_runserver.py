@@ -211,7 +211,10 @@ def test_a_change_of_settings_reaches_the_process_that_keeps_the_sockets(fresh: 
         with pytest.raises(InvalidStatus):
             connect(f"{site.ws_url}/room", proxy=None, origin=origin)
         settings = fresh / "mysite" / "settings.py"
-        edit(site, settings, settings.read_text() + "ALLOWED_HOSTS += ['elsewhere.example']\n")
+        edit(site, settings, settings.read_text() + "ALLOWED_HOSTS += ['elsewhere.example'\n")
+        site.wait_for_line("'\\[' was never closed")
+        site.wait_for_line(r"Waiting for a change in .*/mysite: open connections are kept")
+        append(settings, "]\n")
         wait_for_reload(site, 2)
         with connect(f"{site.ws_url}/room", proxy=None, origin=origin, open_timeout=20):
             pass

@@ -205,6 +205,7 @@ class Command(_base()):  # type: ignore[misc]
                 sockets,
                 lambda text: self.stderr.write(text, self.style.WARNING),
                 f"ipc://{private_directory()}/runserver-{os.getpid()}.sock",
+                Path(sys.modules[settings.SETTINGS_MODULE].__file__ or "").parent,
             )
             environ = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
             status = keeper.run(autoreload.get_child_arguments(), environ)
