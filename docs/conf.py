@@ -39,8 +39,7 @@ autodoc_default_options = {"members": True, "ignore-module-all": True}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-# Links into the documented package must be right. Other rooms and libraries are named, not linked; type variables are
-# no class that could be.
-nitpick_ignore_regex = [("py:.*", r"(?!procman\.channels\.).*"), ("py:class", r"procman\.channels\.(\w+\.)+[A-Z]")]
+# Links into the documented package must be right. Other rooms and libraries are named, not linked.
+nitpick_ignore_regex = [("py:.*", r"(?!procman\.channels\.).*")]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import re
+import sys
 from typing import Any
 
 import click
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains import Domain
 from sphinx.util.docutils import SphinxDirective
 
 from procman import channels, settings
@@ -143,9 +146,19 @@ class PublicModules(Generated):
         return [line for name in public_modules() for line in module_section(name)]
 
 
+def is_no_class(app: Sphinx, domain: Domain, node: pending_xref) -> bool | None:
+    """True, so that Sphinx keeps silent, for a type in a signature that is a type variable or an alias."""
+    module, _, name = str(node.get("reftarget", "")).rpartition(".")
+    if node.get("reftype") != "class" or module not in sys.modules:
+        return None
+    found = getattr(sys.modules[module], name, None)
+    return True if found is not None and not isinstance(found, type) else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives to *app*."""
     app.add_directive("all-settings", AllSettings)
     app.add_directive("all-commands", AllCommands)
     app.add_directive("public-modules", PublicModules)
+    app.connect("warn-missing-reference", is_no_class)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
