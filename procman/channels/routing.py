@@ -10,6 +10,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from procman.channels.message import Message
+from procman.channels.utils import describe_asynchronous, is_synchronous, name_that_thing
 from procman.errors import ConfigurationError
 from procman.importing import import_object
 from procman.layers import names
@@ -107,7 +108,8 @@ class Route:
     """One or more channels, with filters on the message's keys, to a consumer (a callable or its dotted name).
 
     Raises:
-        ImproperlyConfigured: the consumer does not import or is not callable, or a channel's name is not valid.
+        ImproperlyConfigured: the consumer does not import, is not callable or is asynchronous, or a channel's name is
+            not valid.
         ValueError: a filter has a positional group.
     """
 
@@ -130,6 +132,8 @@ class Route:
             consumer = _import(consumer, "consumer")
         if not callable(consumer):
             raise ImproperlyConfigured(f"consumer {consumer!r} is not callable")
+        if not is_synchronous(consumer):
+            raise ImproperlyConfigured(describe_asynchronous(name_that_thing(consumer)))
         return consumer
 
     def channel_names(self) -> set[str]:
@@ -154,8 +158,6 @@ class Route:
         return self.consumer, call_args
 
     def __str__(self) -> str:
-        from procman.channels.utils import name_that_thing
-
         filters = "".join(f", {name}={pattern.pattern!r}" for name, pattern in self.filters.items())
         return f"{'/'.join(sorted(self.channels))}{filters} -> {name_that_thing(self.consumer)}"
 

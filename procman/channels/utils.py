@@ -1,6 +1,7 @@
 """Small things that several modules need."""
 
 import functools
+import inspect
 from typing import Any
 
 
@@ -15,3 +16,27 @@ def name_that_thing(thing: Any) -> str:
     if not hasattr(thing, "__qualname__"):
         thing = type(thing)
     return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def refuse_coroutine(result: Any, consumer: Any) -> None:
+    """Raise TypeError if *result*, what *consumer* returned, is a coroutine or generator: none of it has run."""
+    if inspect.iscoroutine(result):
+        result.close()  # else Python warns of it, long after
+    elif not (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        return
+    raise TypeError(describe_asynchronous(name_that_thing(consumer)))
+
+
+def is_synchronous(consumer: Any) -> bool:
+    """Whether calling *consumer* runs it, as far as can be seen without a call."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    call = inspect.getattr_static(type(consumer), "__call__", None)
+    return not any(is_kind(consumer) or is_kind(call) for is_kind in kinds)
+
+
+def describe_asynchronous(name: str) -> str:
+    """What is wrong with a consumer called *name* that is no plain function, and what to do."""
+    return (
+        f"consumer {name} is a coroutine or generator function, and calling it runs nothing: consumers are "
+        "synchronous. Write `def` without `yield`; asgiref.sync.async_to_sync calls what has to be awaited"
+    )

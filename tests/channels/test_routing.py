@@ -250,3 +250,11 @@ def test_the_first_route_that_matches_alone_is_the_one_that_is_chosen(parts, tai
     wanted = message("a", path="/" + tail)
     expected = next((found for entry in routes if (found := entry.match(wanted))), None)
     assert Router([include(routes)]).match(wanted) == expected
+
+
+def test_an_asynchronous_consumer_is_refused_when_it_is_routed():
+    async def consumer(message):
+        """Never runs."""
+
+    with pytest.raises(ImproperlyConfigured, match=r"consumer .*consumer is a coroutine.* Write `def`"):
+        route("test", consumer)

@@ -11,6 +11,7 @@ from procman.channels.auth import channel_session_user
 from procman.channels.message import Message
 from procman.channels.routing import Route, route_class
 from procman.channels.sessions import channel_session
+from procman.channels.utils import refuse_coroutine
 
 Handler = Callable[..., Any]
 Decorator = Callable[[Handler], Handler]
@@ -39,7 +40,9 @@ class BaseConsumer:
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message
         self.kwargs = kwargs
-        self.dispatch(message, **kwargs)
+        result = self.dispatch(message, **kwargs)
+        if result is not None:
+            refuse_coroutine(result, self)
 
     @classmethod
     def channel_names(cls) -> set[str]:

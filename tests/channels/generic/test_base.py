@@ -138,3 +138,14 @@ def test_a_method_is_decorated_once_for_all_messages() -> None:
     first, second = (WithSession(message("test.connect")) for _ in range(2))
     handlers = [made.get_handler(made.message).__func__ for made in (first, second)]  # type: ignore[attr-defined]
     assert handlers[0] is handlers[1]
+
+
+def test_an_asynchronous_method_is_an_error() -> None:
+    class Asynchronous(BaseConsumer):
+        method_mapping = {"a": "handle"}
+
+        async def handle(self, message: Message, **kwargs: Any) -> None:
+            """Never runs."""
+
+    with pytest.raises(TypeError, match=r"Asynchronous .*consumers are synchronous"):
+        Asynchronous(message("a"))
