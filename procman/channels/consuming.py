@@ -6,29 +6,45 @@ between leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from procman.channels import failures
+from procman.channels.channel import Channel
 from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, InvalidFrame
+from procman.channels.leftovers import Cleaner
+from procman.channels.log import Unfailing
 from procman.channels.message import Message, SessionSlot
 from procman.channels.pending import pending_message_store
 from procman.channels.sessions import delete_engine_session
 from procman.channels.signals import consumer_finished, consumer_started
 from procman.channels.timeouts import watchdog
-from procman.channels.utils import name_that_thing
+from procman.channels.utils import name_that_thing, refuse_coroutine
 from procman.layers import names
 from procman.layers.base import Delivery, Send
-from procman.layers.errors import ChannelFull, LayerUnavailable, LimitReached, MessageTooLarge
+from procman.layers.errors import ChannelFull, LayerUnavailable
 from procman.log import escape
 
-logger = logging.getLogger("django.channels")
+logger = Unfailing("django.channels")
 
 TIMED_OUT = 70  # exit status of a worker whose consumer was over its limit; 70 is EX_SOFTWARE
+_ERROR_TEXT = "The server met an error and could not answer this request."
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What a message came to, beside what was sent."""
+
+    reply_channel: Channel | None
+    consumer: Any = None
+    is_deferred: bool = False
+    interrupted: BaseException | None = None
 
 
 class ConsumerRunner:
@@ -40,6 +56,7 @@ class ConsumerRunner:
         self.channel_layer = channel_layer
         self.callback = callback
         self.message_retries = message_retries
+        self._cleaner = Cleaner()
         layer = getattr(channel_layer, "channel_layer", channel_layer)
         # A layer of 1.x knows only receive_many: its messages are finished the moment they are returned.
         self._delivers = hasattr(layer, "take")
@@ -57,10 +74,41 @@ class ConsumerRunner:
             message.session_slot = SessionSlot(None)
         if content.get("__retries__", 0) >= self.message_retries:
             message.__doomed__ = True
-        interrupted: BaseException | None = None
-        is_deferred = False
-        consumer: Any = None
+        outcome = _Outcome(message.reply_channel)
         pending_message_store.prepare()
+        try:
+            self._run(delivery, message, outcome)
+        except BaseException as error:  # to tell of a failure has failed: a consumer can change its message
+            message = self._as_delivered(delivery, outcome.reply_channel)
+            logger.error("an error in a consumer on %s has led to another", _describe(message), exc_info=error)
+            outcome.is_deferred = False
+            with contextlib.suppress(Exception):
+                failures.answer(message, _ERROR_TEXT, status=500)
+        try:
+            if outcome.is_deferred:
+                self._defer(delivery, message)
+            else:
+                self._finish(delivery, message, outcome.consumer)
+                if delivery.channel == "websocket.disconnect":
+                    self._forget_session(message)
+        except BaseException as error:
+            if _is_ctrl_c(error):
+                outcome.interrupted = error
+            logger.error("the end of a message on %s has failed", delivery.channel, exc_info=error)
+        self._clean_up()
+        if outcome.interrupted is not None:
+            raise outcome.interrupted
+
+    def _as_delivered(self, delivery: Delivery, reply_channel: Channel | None) -> Message:
+        """What tells the message of *delivery* and its client, whatever a consumer has made of that message."""
+        path = {"path": delivery.message["path"]} if "path" in delivery.message else {}
+        message = Message(path, delivery.channel, self.channel_layer)
+        message.reply_channel = reply_channel
+        return message
+
+    def _run(self, delivery: Delivery, message: Message, outcome: _Outcome) -> None:
+        """Run the consumer, and log and answer what it raises."""
+        consumer: Any = None
         try:
             match = self.channel_layer.router.match(message)
             if match is None:
@@ -68,12 +116,13 @@ class ConsumerRunner:
                 failures.answer(message, "There is nothing here for this request.", status=404)
             else:
                 consumer, kwargs = match
+                outcome.consumer = consumer
                 if self.callback is not None:
                     self.callback(delivery.channel, message)
                 consumer_started.send(sender=type(self), environ={})
-                watchdog.begin(delivery.channel, (delivery, message, consumer), self._give_up)
+                watchdog.begin(delivery.channel, (delivery, outcome.reply_channel, consumer), self._give_up)
                 try:
-                    consumer(message, **kwargs)
+                    self._call(consumer, message, kwargs)
                 finally:
                     watchdog.end()
         except DenyConnection:
@@ -81,7 +130,7 @@ class ConsumerRunner:
         except ChannelSocketException as error:
             self._run_socket_exception(error, message, consumer)
         except ConsumeLater:
-            is_deferred = not message.__doomed__
+            outcome.is_deferred = not message.__doomed__
             if message.__doomed__:
                 logger.warning(
                     "message on %s dropped: %s raised ConsumeLater %d times",
@@ -92,19 +141,19 @@ class ConsumerRunner:
             self._refuse_frame(error, message, consumer)
         except BaseException as error:  # SystemExit too: no consumer ends the worker
             if _is_ctrl_c(error):
-                interrupted = error
+                outcome.interrupted = error
             self._consumer_failed(message, consumer)
+
+    def _call(self, consumer: Any, message: Message, kwargs: dict[str, Any]) -> None:
+        self._cleaner.begin()
         try:
-            if is_deferred:
-                self._defer(delivery, message)
-            else:
-                self._finish(delivery, message, consumer)
-                if delivery.channel == "websocket.disconnect":
-                    self._forget_session(message)
-        finally:
-            self._clean_up()
-        if interrupted is not None:
-            raise interrupted
+            result = consumer(message, **kwargs)
+        except BaseException as error:
+            self._cleaner.put_right(consumer, error)
+            raise
+        self._cleaner.put_right(consumer)
+        if result is not None:
+            refuse_coroutine(result, consumer)
 
     def _deny(self, message: Message, consumer: Any) -> None:
         if message.channel.name == "websocket.connect" and message.reply_channel is not None:
@@ -130,14 +179,15 @@ class ConsumerRunner:
         logger.exception(
             "error in consumer %s on %s", name_that_thing(consumer) if consumer else "(none yet)", _describe(message)
         )
-        failures.answer(message, "The server met an error and could not answer this request.", status=500)
+        failures.answer(message, _ERROR_TEXT, status=500)
 
-    def _give_up(self, running: tuple[Delivery, Message, Any], limit: float, stack: str) -> None:
+    def _give_up(self, running: tuple[Delivery, Channel | None, Any], limit: float, stack: str) -> None:
         """The consumer of *running* is over its limit: end its message and, where that is possible, this process.
 
         Called by the watchdog's thread. The message is finished, so nobody runs it again.
         """
-        delivery, message, consumer = running
+        delivery, reply_channel, consumer = running
+        message = self._as_delivered(delivery, reply_channel)
         ends_process = watchdog.ends_process
         what = "this worker ends" if ends_process else "its thread is left to itself, as it cannot be ended"
         logger.error(
@@ -217,7 +267,10 @@ class ConsumerRunner:
     def _finish_on_layer(self, delivery: Delivery, message: Message, sends: list[Send], session: bytes | None) -> None:
         try:
             self.channel_layer.finish(delivery, sends, session)
-        except (TypeError, ValueError, MessageTooLarge, LimitReached) as error:
+            return
+        except LayerUnavailable:
+            raise  # it is sent again
+        except Exception as error:
             # One bad send must not keep back the others, nor the finish: without it the worker gets nothing more.
             good, bad = failures.split_sends(sends)
             if not bad:
@@ -227,10 +280,17 @@ class ConsumerRunner:
                 logger.error(
                     "a consumer on %s sent what cannot be sent to %s: %s", _describe(message), send.name, reason
                 )
-            answer = failures.answer_for(message, "The server's answer could not be sent.", status=500)
-            if answer is not None and message.reply_channel is not None:
-                good.append(Send(message.reply_channel.name, answer))
-            self.channel_layer.finish(delivery, good, session)
+        answers = []
+        answer = failures.answer_for(message, "The server's answer could not be sent.", status=500)
+        if answer is not None and message.reply_channel is not None:
+            answers.append(Send(message.reply_channel.name, answer))
+        try:
+            self.channel_layer.finish(delivery, good + answers, session)
+        except LayerUnavailable:
+            raise
+        except Exception as error:
+            logger.error("nothing of what a consumer on %s sent is sent: %s", _describe(message), error)
+            self.channel_layer.finish(delivery, answers)
 
     def _forget_session(self, message: Message) -> None:
         """The socket has closed: delete its session where an engine keeps it."""
@@ -242,7 +302,7 @@ class ConsumerRunner:
     def _clean_up(self) -> None:
         try:
             consumer_finished.send(sender=type(self))
-        except Exception:
+        except BaseException:
             logger.exception("a receiver of consumer_finished failed")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from procman.channels.message import Message
 from procman.layers import codec
 from procman.layers.base import Send
-from procman.layers.errors import MessageTooLarge
 
 INTERNAL_ERROR = 1011  # RFC 6455: the server met a condition that it did not expect
 INVALID_DATA = 1007  # RFC 6455: a message has data that its type does not allow
@@ -49,7 +48,7 @@ def split_sends(sends: Iterable[Send]) -> tuple[list[Send], list[tuple[Send, str
     for send in sends:
         try:
             codec.encode(send.message)
-        except (TypeError, MessageTooLarge) as error:
+        except Exception as error:  # a value may raise anything while it is packed
             bad.append((send, str(error)))
         else:
             good.append(send)

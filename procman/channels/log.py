@@ -1,6 +1,9 @@
 """Logging of the worker: logger ``django.channels``, as in 1.x. Django's own configuration of it wins."""
 
+import contextlib
 import logging
+import sys
+import traceback
 from typing import Any
 
 from procman.log import OneLineFormatter
@@ -40,3 +43,52 @@ def setup_worker_logging(settings: Any) -> None:
         errors.setLevel(logging.ERROR)
         errors.setFormatter(OneLineFormatter("%(message)s"))
         logging.getLogger("django").addHandler(errors)
+
+
+class Unfailing:
+    """The logger *name* for code that must go on: what handlers, filters and formatters raise stays in here.
+
+    A record that could not be logged appears on the original stderr instead, if that is there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def info(self, text: str, *arguments: Any) -> None:
+        """As ``Logger.info``."""
+        self._log(logging.INFO, text, arguments)
+
+    def warning(self, text: str, *arguments: Any) -> None:
+        """As ``Logger.warning``."""
+        self._log(logging.WARNING, text, arguments)
+
+    def error(self, text: str, *arguments: Any, exc_info: bool | BaseException = False) -> None:
+        """As ``Logger.error``."""
+        self._log(logging.ERROR, text, arguments, exc_info)
+
+    def exception(self, text: str, *arguments: Any) -> None:
+        """As ``Logger.exception``."""
+        self._log(logging.ERROR, text, arguments, True)
+
+    def _log(self, level: int, text: str, arguments: tuple[Any, ...], exc_info: bool | BaseException = False) -> None:
+        try:
+            self._logger.log(level, text, *arguments, exc_info=exc_info or None, stacklevel=3)
+        except BaseException as failure:
+            error = exc_info if isinstance(exc_info, BaseException) else failure.__context__ if exc_info else None
+            with contextlib.suppress(BaseException):
+                _write_plainly(level, text, arguments, error, failure)
+
+
+def _write_plainly(
+    level: int, text: str, arguments: tuple[Any, ...], error: BaseException | None, failure: BaseException
+) -> None:
+    """Write a record without ``logging``, and why; an exception that cannot be shown is named by its class."""
+    lines = [f"{logging.getLevelName(level)} {text % arguments} (logging failed: {type(failure).__name__})"]
+    if error is not None:
+        lines.append(f"{type(error).__module__}.{type(error).__qualname__}")
+        with contextlib.suppress(BaseException):
+            lines += [line.rstrip("\n") for line in traceback.format_tb(error.__traceback__)[-20:]]
+    stream = sys.__stderr__
+    if stream is not None and not stream.closed:
+        stream.write("\n".join(lines) + "\n")
+        stream.flush()

@@ -7,7 +7,6 @@ the supervisor's business.
 from __future__ import annotations
 
 import fnmatch
-import logging
 import select
 import signal
 import threading
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from procman.channels.consuming import ConsumerRunner
+from procman.channels.leftovers import close_connections
+from procman.channels.log import Unfailing
 from procman.channels.message import Message
 from procman.channels.signals import worker_ready
 from procman.channels.timeouts import watchdog
@@ -23,7 +24,7 @@ from procman.errors import ConfigurationError
 from procman.layers.base import Delivery
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
 
-logger = logging.getLogger("django.channels")
+logger = Unfailing("django.channels")
 
 # A signal between the look at `termed` and the wait is noticed after this long at the latest.
 _TAKE_TIMEOUT = 2.0
@@ -64,6 +65,7 @@ class Worker(ConsumerRunner):
         self._backoff = _FIRST_BACKOFF
         self._lingers_until: float | None = None
         self._is_woken = False
+        self._handlers: list[tuple[int, Any]] = []  # as this worker has installed them
 
     # -- set-up --------------------------------------------------------------------------------------------------
 
@@ -115,6 +117,7 @@ class Worker(ConsumerRunner):
         if self.signal_handlers:
             handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
             self.install_signal_handler()
+            self._handlers = [(number, signal.getsignal(number)) for number, _ in handlers]
         channels = self.apply_channel_filters(sorted(self.channel_layer.router.channels))
         if not channels:
             raise ConfigurationError("no channel is left to read: check --only-channels and --exclude-channels")
@@ -123,6 +126,7 @@ class Worker(ConsumerRunner):
                 pass
         finally:
             self.in_job = False
+            self._handlers = []
             self._stop_taking()
             for number, handler in handlers or ():
                 signal.signal(number, handler)
@@ -144,6 +148,13 @@ class Worker(ConsumerRunner):
             return False
         self.in_job = True
         self.handle(delivery)
+        for number, handler in self._handlers:
+            if signal.getsignal(number) != handler:
+                logger.warning(
+                    "a consumer of %s has replaced the handler of signal %d; the worker takes its own back",
+                    *(delivery.channel, number),
+                )
+                signal.signal(number, handler)
         return True
 
     def _has_lingered(self, handled: bool) -> bool:
@@ -191,6 +202,7 @@ class WorkerGroup(Worker):
         kwargs["signal_handlers"] = False
         self.workers = [Worker(*args, **kwargs) for _ in range(n_threads - 1)]
         self.sub_threads: list[threading.Thread] = []
+        self._failure: BaseException | None = None
 
     def stop(self) -> None:
         """Have all threads return, each once its current message is finished."""
@@ -205,9 +217,13 @@ class WorkerGroup(Worker):
             worker.ready()
 
     def run(self) -> None:
-        """Handle messages in all threads until stopped; returns when the last one has finished its message."""
+        """Handle messages in all threads until stopped; returns when the last one has finished its message.
+
+        Raises:
+            What ended one of the threads: the others stop then, as the site would go on with fewer than it should have.
+        """
         self.sub_threads = [
-            threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
+            threading.Thread(target=self._run_beside, args=(worker,), name=f"worker-{number}", daemon=True)
             for number, worker in enumerate(self.workers, 2)
         ]
         for thread in self.sub_threads:
@@ -219,6 +235,17 @@ class WorkerGroup(Worker):
                 worker.stop()
             for thread in self.sub_threads:
                 thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run_beside(self, worker: Worker) -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            self._failure = error
+            self.stop()
+        finally:
+            close_connections()
 
 
 def load_project(channel_layer: Any) -> None:

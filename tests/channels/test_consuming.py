@@ -10,7 +10,8 @@ from procman.channels.asgi import ChannelLayerWrapper, channel_layers
 from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
 from procman.channels.pending import pending_message_store
 from procman.channels.routing import Router
-from procman.channels.signals import consumer_finished
+from procman.channels.signals import consumer_finished, consumer_started
+from procman.channels.timeouts import watchdog
 from procman.channels.worker import Worker
 from procman.layers.base import Send
 from procman.layers.errors import LayerUnavailable, LimitReached
@@ -331,3 +332,194 @@ def test_on_a_layer_of_1x_a_full_channel_keeps_back_nothing_else_and_the_worker_
         assert [wrapper.receive_many([])[0] for _ in range(2)] == ["a", "b"]
         assert not pending_message_store.active
     assert "'full' stayed full" in caplog.text
+
+
+def recurse():
+    return recurse() + 1
+
+
+class Unspeakable(Exception):
+    """An exception that nobody can print."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class Unformattable(Exception):
+    """An exception that breaks ``traceback``."""
+
+    @property
+    def __notes__(self):
+        raise SystemExit("no notes")
+
+
+class Chameleon(Exception):
+    """An exception that lies about its class."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("no class")
+
+
+def forget_message(message):
+    message.content = message.channel = message.reply_channel = None
+    raise ValueError("after that")
+
+
+def empty_message(message):
+    message.content.clear()
+    raise ValueError("after that")
+
+
+def raises(error):
+    def consumer(message):
+        raise error
+
+    return consumer
+
+
+def send_what_cannot_be_sent(message):
+    message.reply_channel.send({"text": object})
+
+
+HARDSHIPS = {
+    "an exception without text": raises(Unspeakable()),
+    "an exception that cannot be formatted": raises(Unformattable()),
+    "an exception that lies about its class": raises(Chameleon()),
+    "no memory": raises(MemoryError()),
+    "no end": lambda message: recurse(),
+    "a group of exceptions": raises(BaseExceptionGroup("several", [SystemExit(1), ValueError()])),
+    "a message that has lost its parts": forget_message,
+    "a message that has lost its content": empty_message,
+    "an abstract exception": raises(ChannelSocketException()),
+    "an unserialisable send": send_what_cannot_be_sent,
+    "an integer that is too large": lambda message: message.reply_channel.send({"text": 1 << 70}),
+    "a held send that is sent too early": lambda message: pending_message_store.send_and_flush() or 1 / 0,
+}
+
+
+@pytest.mark.parametrize("channel", ["websocket.receive", "http.request"])
+@pytest.mark.parametrize("consumer", HARDSHIPS.values(), ids=HARDSHIPS)
+def test_a_worker_survives_and_the_client_is_told(consumer, channel, caplog, capfd):
+    layer = InMemoryChannelLayer()
+    wrapper = ChannelLayerWrapper(layer, "default", [route(channel, consumer), route("other", answer_with_its_number)])
+    reply = layer.new_channel("answers?")
+    before = channel_layers.set("default", wrapper)
+    try:
+        layer.send(channel, {"reply_channel": reply, "path": "/p/"})
+        layer.send("other", {"reply_channel": reply, "n": 5})
+        worker = Worker(wrapper)
+        for name in (channel, "other"):
+            assert worker.step([name])
+        told, alive = (layer.receive_many([reply])[1] for _ in range(2))
+    finally:
+        channel_layers.set("default", before)
+    assert told.get("close") == 1011 or told.get("status") == 500
+    assert alive == {"n": 5}
+    assert caplog.records or "error in consumer" in capfd.readouterr().err
+    assert layer.statistics()["messages_pending"] == 0
+
+
+def test_a_message_that_its_consumer_has_broken_is_still_named_and_given_up_in_time(
+    layer, wrapper, caplog, monkeypatch
+):
+    monkeypatch.setattr(watchdog, "default", 0.05)
+
+    def consumer(message):
+        message.reply_channel = message.channel = None
+        wait_until(lambda: caplog.records)
+
+    run(wrapper, consumer, "websocket.receive")
+    assert "ran for more than 0.05 s on websocket.receive" in caplog.text
+    assert layer.sent() == [{"close": 1011}]
+
+
+def answer_with_its_number(message):
+    message.reply_channel.send({"n": message["n"]})
+
+
+@pytest.mark.parametrize("value", [7, "text", [], Exception, object()])
+def test_what_a_consumer_returns_does_not_matter(layer, wrapper, caplog, value):
+    run(wrapper, lambda message: value)
+    assert len(layer.finished) == 1
+    assert not caplog.records
+
+
+def test_a_coroutine_that_a_decorated_consumer_returns_is_an_error(layer, wrapper, caplog):
+    async def consumer(message):
+        """Never runs."""
+
+    run(wrapper, lambda message: consumer(message), "websocket.receive")
+    assert layer.sent() == [{"close": 1011}]
+    assert "consumers are synchronous" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, RecursionError])
+def test_a_log_handler_that_raises_ends_neither_worker_nor_message(layer, wrapper, capfd, error):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise error("the log is broken")
+
+    handler = Broken()
+    logging.getLogger("django.channels").addHandler(handler)
+    try:
+        run(wrapper, lambda message: 1 / 0, "websocket.receive")
+    finally:
+        logging.getLogger("django.channels").removeHandler(handler)
+    assert layer.sent() == [{"close": 1011}]
+
+
+def test_a_receiver_of_consumer_started_that_fails_fails_the_message_only(layer, wrapper, caplog):
+    def receiver(**kwargs):
+        raise SystemExit("not today")
+
+    consumer_started.connect(receiver)
+    try:
+        run(wrapper, lambda message: None, "websocket.receive")
+    finally:
+        consumer_started.disconnect(receiver)
+    assert layer.sent() == [{"close": 1011}]
+    assert "not today" in caplog.text
+
+
+def test_a_receiver_of_consumer_finished_that_exits_does_not_end_the_worker(layer, wrapper, caplog):
+    def receiver(**kwargs):
+        raise SystemExit("not today")
+
+    consumer_finished.connect(receiver)
+    try:
+        run(wrapper, lambda message: None)
+    finally:
+        consumer_finished.disconnect(receiver)
+    assert len(layer.finished) == 1
+    assert "not today" in caplog.text
+
+
+def test_a_message_is_finished_even_if_what_is_left_of_its_sends_is_refused_too(layer, wrapper, caplog, monkeypatch):
+    record = type(layer).finish
+
+    def refuse_sends(self, delivery, sends=(), session=None):
+        if any("status" not in send.message for send in sends):
+            raise LimitReached("too much")
+        record(self, delivery, sends, session)
+
+    monkeypatch.setattr(type(layer), "finish", refuse_sends)
+
+    def consumer(message):
+        Channel("other").send({"n": 1})
+        Channel("other").send({"n": object})
+
+    run(wrapper, consumer, "http.request")
+    assert [message["status"] for message in layer.sent()] == [500]
+    assert "too much" in caplog.text
+
+
+def test_a_finish_that_fails_in_an_unknown_way_is_logged_and_survived(layer, wrapper, caplog, monkeypatch):
+    def finish(*args):
+        raise SystemExit("from the layer")
+
+    monkeypatch.setattr(layer, "finish", finish)
+    run(wrapper, lambda message: None)
+    assert "from the layer" in caplog.text

@@ -2,6 +2,7 @@
 
 import pytest
 from django.core.exceptions import RequestDataTooBig
+from django.db import connection
 from django.http import FileResponse, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.test import override_settings
 
@@ -416,3 +417,9 @@ def test_the_admin_logs_in(layer, wrapper, database):
     answer = serve(wrapper, "/admin/login/", method="POST", headers=headers, body=form).sent()[1]
     assert answer["status"] == 302
     assert any(value.startswith(b"sessionid=") for name, value in answer["headers"] if name == b"Set-Cookie")
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_atomic_requests_holds_for_views(wrapper, real_transactions, monkeypatch, atomic):
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", atomic)
+    assert serve(wrapper, "/transaction/").sent()[0]["content"] == (b"atomic" if atomic else b"autocommit")

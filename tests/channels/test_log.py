@@ -1,6 +1,8 @@
 """The logger django.channels: ours unless the project configured it."""
 
+import io
 import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -58,3 +60,43 @@ def test_in_debug_django_prints_by_itself(loggers):
 def test_a_project_that_configured_logging_keeps_it(loggers, config):
     log.setup_worker_logging(SimpleNamespace(LOGGING=config, DEBUG=False))
     assert [logger.handlers for logger in loggers] == [[], []]
+
+
+class Broken(logging.Handler):
+    """A handler that cannot log."""
+
+    def emit(self, record):
+        raise SystemExit("the log is broken")
+
+
+def test_what_could_not_be_logged_appears_on_stderr_with_its_exception(name, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
+    logging.getLogger(name).addHandler(Broken())
+    try:
+        raise KeyError("why")
+    except KeyError:
+        log.Unfailing(name).exception("the job %s failed", "mail")
+    text = capfd.readouterr().err
+    assert "ERROR the job mail failed (logging failed: SystemExit)" in text
+    assert "builtins.KeyError" in text
+    assert "test_log.py" in text
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_an_unfailing_logger_needs_no_stderr(name, monkeypatch, stream):
+    if stream == "closed":
+        stream = io.StringIO()
+        stream.close()
+    monkeypatch.setattr(sys, "__stderr__", stream)
+    logging.getLogger(name).addHandler(Broken())
+    log.Unfailing(name).error("wrong %d arguments", "many", exc_info=ValueError())
+
+
+@pytest.mark.parametrize("level", ["info", "warning", "error", "exception"])
+def test_an_unfailing_logger_logs_from_where_it_is_called(caplog, level):
+    with caplog.at_level(logging.INFO, "django.channels"):
+        getattr(log.Unfailing("django.channels"), level)("%d of %d", 1, 2)
+    (record,) = caplog.records
+    assert record.getMessage() == "1 of 2"
+    assert record.levelname == {"exception": "ERROR"}.get(level, level.upper())
+    assert record.filename == "test_log.py"

@@ -245,3 +245,76 @@ def test_a_wrong_routing_is_a_configuration_error(monkeypatch):
     with override_settings(CHANNEL_LAYERS=config), pytest.raises(ConfigurationError, match=r"no\.such\.routing"):
         run_worker(WorkerSettings())
     channel_layers.set("default", before)
+
+
+def test_a_worker_takes_its_signal_handlers_back(layer, wrapper, caplog):
+    def consumer(message):
+        if message["n"] == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    wrapper.router.add_route(route("test", consumer))
+    for number in range(3):
+        layer.deliver("test", {"n": number})
+    before = signal.getsignal(signal.SIGTERM)
+    Worker(wrapper).run()
+    assert [identity for identity, _, _ in layer.finished] == ["m0", "m1"]
+    assert f"a consumer of test has replaced the handler of signal {signal.SIGTERM}" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_group_does_not_go_on_without_one_of_its_threads(layer, wrapper):
+    wrapper.router.add_route(route("test", print))
+    group = WorkerGroup(wrapper, n_threads=2, signal_handlers=False)
+
+    def end(*args):
+        raise ConfigurationError("this thread ends")
+
+    group.workers[0].step = end
+    with pytest.raises(ConfigurationError, match="this thread ends"):
+        group.run()
+    assert group.termed
+
+
+def test_a_group_that_is_stopped_waits_for_the_thread_that_is_in_a_job(layer, wrapper):
+    is_running, may_end = threading.Event(), threading.Event()
+
+    def consumer(message):
+        is_running.set()
+        assert may_end.wait(10)
+        message.reply_channel.send({"text": "done"})
+
+    wrapper.router.add_route(route("test", consumer))
+    layer.deliver("test", {"reply_channel": "i!1"})
+    group = WorkerGroup(wrapper, n_threads=2, signal_handlers=False)
+    thread = threading.Thread(target=group.run)
+    thread.start()
+    assert is_running.wait(10)
+    assert [worker.in_job for worker in (group, *group.workers)].count(True) == 1
+    group.stop()
+    thread.join(0.1)
+    assert thread.is_alive()
+    may_end.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert layer.sent() == [{"text": "done"}]
+    assert not any(worker.in_job for worker in (group, *group.workers))
+
+
+def test_an_outage_in_a_groups_thread_is_survived_there(layer, wrapper):
+    answered = []
+
+    def consumer(message):
+        answered.append(threading.current_thread().name)
+        barrier.wait(10)
+        group.stop()
+
+    barrier = threading.Barrier(2)
+    wrapper.router.add_route(route("test", consumer))
+    layer.deliveries.extend([LayerUnavailable("gone"), OSError("gone"), RuntimeError("gone")])
+    for _ in range(2):
+        layer.deliver("test", {})
+    group = WorkerGroup(wrapper, n_threads=2, signal_handlers=False)
+    group.run()
+    assert len(set(answered)) == 2

@@ -19,4 +19,5 @@ urlpatterns = [
     path("later/", views.later),
     path("broken-stream/", views.broken_stream),
     path("say/", views.say),
+    path("transaction/", views.transaction),
 ]

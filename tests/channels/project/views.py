@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 
+from django.db import connection
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -82,3 +83,8 @@ def say(request):
     """Send something, then stream."""
     Channel("said").send({"text": "before"})
     return StreamingHttpResponse(["part"])
+
+
+def transaction(request):
+    """Whether the view runs in a transaction."""
+    return HttpResponse("atomic" if connection.in_atomic_block else "autocommit")

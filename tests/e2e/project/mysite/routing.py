@@ -1,9 +1,12 @@
 """Channel names and paths to consumers."""
 
-from mysite import consumers
+from mysite import consumers, hardships
 from procman.channels import route
 
 channel_routing = [
+    route("websocket.connect", consumers.bare_connect, path=r"^/hard/$"),
+    route("websocket.receive", hardships.ws_receive, path=r"^/hard/$"),
+    route("websocket.disconnect", lambda message: None, path=r"^/hard/$"),
     route("websocket.connect", consumers.bare_connect, path=r"^/bare/$"),
     route("websocket.receive", consumers.bare_receive, path=r"^/bare/$"),
     route("websocket.disconnect", lambda message: None, path=r"^/bare/$"),
