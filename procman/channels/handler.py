@@ -75,12 +75,7 @@ class AsgiRequest(HttpRequest):
         self._read_started = False
         content = message.content
         path = content["path"]
-        self.path: str = path.decode() if isinstance(path, bytes) else path
-        self.script_name: str = settings.FORCE_SCRIPT_NAME or content.get("root_path") or ""
-        if self.script_name and self.path.startswith(self.script_name):
-            self.path_info = self.path[len(self.script_name) :]
-        else:
-            self.path_info = self.path
+        self._set_path(path.decode() if isinstance(path, bytes) else path, content.get("root_path") or "")
         self.method: str = content["method"].upper()
         query_string = content.get("query_string") or ""
         if isinstance(query_string, bytes):
@@ -98,6 +93,16 @@ class AsgiRequest(HttpRequest):
         self._add_headers(content.get("headers") or ())
         self._set_content_type_params(self.META)
         self._stream = self._open_body(content)
+
+    def _set_path(self, path: str, root_path: str) -> None:
+        """The message's root path is above the project; ``FORCE_SCRIPT_NAME`` stands in its place, as under WSGI."""
+        is_below = bool(root_path) and (path == root_path or path.startswith(root_path.rstrip("/") + "/"))
+        self.path_info = (path[len(root_path.rstrip("/")) :] if is_below else path) or "/"
+        if settings.FORCE_SCRIPT_NAME is None:
+            self.script_name, self.path = root_path, path
+        else:
+            self.script_name = settings.FORCE_SCRIPT_NAME
+            self.path = self.script_name.rstrip("/") + "/" + self.path_info.removeprefix("/")
 
     def _add_addresses(self, client: Any, server: Any) -> None:
         if client:
@@ -225,7 +230,8 @@ class AsgiHandler(base.BaseHandler):
 
     def __call__(self, message: Message) -> Iterator[dict[str, Any]]:
         """The response messages for *message*, one after the other; closing the iterator closes the response."""
-        set_script_prefix(settings.FORCE_SCRIPT_NAME or message.content.get("root_path") or "")
+        forced = settings.FORCE_SCRIPT_NAME
+        set_script_prefix((message.content.get("root_path") or "") if forced is None else forced)
         signals.request_started.send(sender=self.__class__, message=message)
         request: AsgiRequest | None = None
         response: Any

@@ -6,11 +6,13 @@ replies that break them: ``InvalidReply`` says what is wrong, the drivers log it
 
 from __future__ import annotations
 
+import codecs
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from procman.interface.errors import InvalidReply
 
@@ -32,6 +34,19 @@ _FORBIDDEN_TEXT = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 # -- requests --------------------------------------------------------------------------------------------------------
 
 
+def decode_path(target: bytes) -> str:
+    """The path of a request target without escapes; what is no UTF-8 keeps them, as in Django under WSGI."""
+    return unquote_to_bytes(target).decode("utf-8", "procman.escape")
+
+
+def _escape_broken(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("procman.escape", _escape_broken)
+
+
 def full_path(path: str, root_path: str) -> str:
     """*path* below *root_path*, whether or not the proxy in front has stripped it."""
     if not root_path or path == root_path or path.startswith(root_path + "/"):
@@ -40,12 +55,12 @@ def full_path(path: str, root_path: str) -> str:
 
 
 def message_headers(headers: Iterable[Header]) -> list[list[bytes]]:
-    """Header pairs as a message carries them: order and duplicates kept, names with ``_`` left out.
+    """Header pairs as a message carries them: order and duplicates kept, names with ``_`` and outer spaces left out.
 
     Applications see ``-`` and ``_`` as the same character (``HTTP_X_AUTH_USER``), so a client could pass off
     ``x_auth_user`` as the ``x-auth-user`` that a proxy sets (CVE-2015-0219).
     """
-    return [[name, value] for name, value in headers if b"_" not in name]
+    return [[name, value.strip(b" \t")] for name, value in headers if b"_" not in name]
 
 
 def build_request(
@@ -57,7 +72,8 @@ def build_request(
         "http_version": scope["http_version"],
         "method": scope["method"].upper(),
         "scheme": scope["scheme"],
-        "path": full_path(scope["path"], root_path),
+        # What could not be decoded is marked so in the scope.
+        "path": full_path(decode_path(scope["raw_path"]) if "\ufffd" in scope["path"] else scope["path"], root_path),
         "query_string": scope["query_string"],
         "root_path": root_path,
         "headers": message_headers(scope["headers"]),

@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
-from urllib.parse import unquote
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -31,6 +30,7 @@ from procman.interface.messages import (
     build_connect,
     build_disconnect,
     build_receive,
+    decode_path,
     full_path,
     parse_socket_reply,
 )
@@ -217,7 +217,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         request = requests[0]
         target, _, query = request.path.partition("?")
-        self.path = full_path(unquote(target), self.site.settings.root_path)
+        self.path = full_path(decode_path(target.encode("ascii", "surrogateescape")), self.site.settings.root_path)
         self._log(access.CONNECT)
         headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in request.headers.raw_items()]
         try:

@@ -84,6 +84,24 @@ def test_a_str_query_string_is_taken_as_it_is(wrapper):
     assert request(wrapper, query_string="a=%C3%A9").GET["a"] == "\xe9"
 
 
+@pytest.mark.parametrize(
+    ("path", "root_path", "forced", "expected"),
+    [
+        ("/app/x/", "/app", None, ("/app", "/app/x/", "/x/")),
+        ("/app", "/app", None, ("/app", "/app", "/")),
+        ("/apple/", "/app", None, ("/app", "/apple/", "/apple/")),
+        ("/x/", "", "/app", ("/app", "/app/x/", "/x/")),
+        ("/app/x/", "/app", "/other/", ("/other/", "/other/x/", "/x/")),
+        ("/app/x/", "", "/app", ("/app", "/app/app/x/", "/app/x/")),
+    ],
+)
+def test_paths_are_those_of_wsgi(wrapper, path, root_path, forced, expected):
+    with override_settings(FORCE_SCRIPT_NAME=forced):
+        made = request(wrapper, path=path, root_path=root_path)
+    assert (made.script_name, made.path, made.path_info) == expected
+    assert made.META["SCRIPT_NAME"] == expected[0]
+
+
 def test_the_root_path_is_the_script_name(wrapper):
     made = request(wrapper, path="/app/x/", root_path="/app")
     assert (made.path, made.script_name, made.path_info) == ("/app/x/", "/app", "/x/")

@@ -11,6 +11,7 @@ from procman.interface.messages import (
     build_frame,
     build_receive,
     build_request,
+    decode_path,
     full_path,
     has_forbidden_bytes,
     parse_chunk,
@@ -28,6 +29,30 @@ SCOPE = {
     "client": ("10.0.0.1", 5),
     "server": ("10.0.0.2", 80),
 }
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"/a%2Fb", "/a/b"),
+        (b"/caf%C3%A9", "/caf\xe9"),
+        (b"/caf%e9/%41", "/caf%E9/A"),
+        (b"/%E2%82/x", "/%E2%82/x"),
+        (b"/%FF%fe", "/%FF%FE"),
+        (b"/%zz%", "/%zz%"),
+        (b"/\xe9", "/%E9"),
+    ],
+)
+def test_a_path_is_decoded_as_far_as_it_is_utf8(target: bytes, path: str):
+    assert decode_path(target) == path
+    scope = {**SCOPE, "path": target.decode("utf-8", "replace").replace("%e9", "\ufffd"), "raw_path": target}
+    if "\ufffd" in scope["path"]:
+        assert build_request(scope, "i!1", "", b"", None)["path"] == path
+
+
+def test_spaces_around_a_value_are_not_part_of_it():
+    scope = {**SCOPE, "headers": [(b"x-a", b" \t a  b \t")]}
+    assert build_request(scope, "i!1", "", b"", None)["headers"] == [[b"x-a", b"a  b"]]
 
 
 def test_a_request_has_the_keys_and_types_of_the_specification():
