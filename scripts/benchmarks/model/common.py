@@ -7,7 +7,7 @@ ROUTES = [rf"^/app{number}/(?P<room>[^/]+)/$" for number in range(20)]
 PATH = "/app19/django/"  # the last one
 HEADERS = [[b"x-header-%02d" % number, b"v" * 11] for number in range(25)]
 SOCKETS = 64
-_BATCH = 1000  # calls between looks at the clock
+_BATCH = 500  # calls between looks at the clock
 
 
 def cpu_per_call(call: Callable[[], object], seconds: float) -> dict[str, float]:

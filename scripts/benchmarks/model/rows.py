@@ -6,6 +6,7 @@ from benchmarks import drivers
 from benchmarks.rows import PEERS, Row, Server
 
 _OURS = (sys.executable, "-m", "benchmarks.model.ours")
+_VIEWS = (sys.executable, "-m", "benchmarks.model.views")
 _PEERS = (str(PEERS / "python"), "-m", "benchmarks.model.peers")
 _ASKED = ("{work}", "{seconds}")
 
@@ -25,6 +26,14 @@ MODEL_ROWS = {
                 Server("procman, in an include", (*_OURS, "include", *_ASKED)),
                 Server("Channels 4 URLRouter", (*_PEERS, "router", *_ASKED)),
                 Server("Django URL resolver", (*_PEERS, "resolver", *_ASKED)),
+            ),
+        ),
+        _row(
+            "view",
+            "HTTP request through the default middleware to a trivial view",
+            (
+                Server("procman AsgiHandler", (*_VIEWS, "ours", *_ASKED)),
+                Server("Django WSGIHandler", (*_VIEWS, "wsgi", *_ASKED)),
             ),
         ),
         _row(
