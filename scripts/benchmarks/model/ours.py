@@ -113,9 +113,12 @@ def dispatch(asked: argparse.Namespace) -> dict[str, float]:
         Worker(layer, signal_handlers=False).run()
 
     async def run(address: str, pid: int) -> dict[str, float]:
-        sockets = Sockets(address, Clock(asked.seconds))
+        sockets = Sockets(address, Clock(3600.0))
         await sockets.layer.connect(10)
         sockets.begin()
+        while sockets.finished < common.SOCKETS:  # the worker has yet to import Django
+            await asyncio.sleep(0.01)
+        sockets.clock = Clock(asked.seconds)
         await asyncio.sleep(max(0.0, sockets.clock.start - time.perf_counter()))
         cpu, finished = cpu_seconds(pid), sockets.finished
         await sockets.done
