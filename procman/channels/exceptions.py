@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.http import UnreadablePostError
+
 if TYPE_CHECKING:
     from procman.channels.message import Message
 
@@ -16,15 +18,19 @@ class ResponseLater(Exception):
     """Raised in a view: another consumer will answer on the request's reply channel."""
 
 
-class RequestTimeout(Exception):
+class BodyError(UnreadablePostError):
+    """A request's body cannot be read to its end. To views an ``OSError``, as under WSGI."""
+
+
+class RequestTimeout(BodyError):
     """The rest of a request's body did not arrive in time; the client is answered 408."""
 
 
-class RequestAborted(Exception):
+class RequestAborted(BodyError):
     """The client left while it was sending its request's body; nobody is left to answer."""
 
 
-class RequestLost(Exception):
+class RequestLost(BodyError):
     """A part of a request's body was lost together with the layer's process; the client is answered 503."""
 
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import contextvars
 import functools
 import logging
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
 from django.core import signals
 from django.core.handlers import base
-from django.http import FileResponse, HttpRequest, HttpResponse, QueryDict, parse_cookie
+from django.http import FileResponse, HttpRequest, HttpResponse, QueryDict, UnreadablePostError, parse_cookie
 from django.urls import set_script_prefix
 from django.utils.functional import cached_property
 
-from procman.channels.exceptions import RequestAborted, RequestLost, RequestTimeout
+from procman.channels.body import BUFFER_SIZE, ChunkReader, spool
+from procman.channels.exceptions import BodyError, RequestLost, RequestTimeout
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
 from procman.channels.pending import pending_message_store
 from procman.channels.timeouts import watchdog
@@ -54,11 +55,12 @@ def _meta_key(name: bytes | str) -> str | None:
 class AsgiRequest(HttpRequest):
     """The request in an ``http.request`` message.
 
-    The body is complete once this is made: in memory up to ``FILE_UPLOAD_MAX_MEMORY_SIZE``, in a temporary file
-    beyond.
+    A body of announced length that is too large for the message is read from the client as the view reads it; one
+    without a length is complete once this is made (``body.py``).
 
     Raises:
-        RequestTimeout: no chunk of the body came for ``body_receive_timeout`` seconds.
+        RequestTimeout: no chunk of the body came for ``body_receive_timeout`` seconds. This and the next two are
+            raised here, or by whatever reads the body, ``POST`` or ``FILES``.
         RequestAborted: the client left before its body was complete.
         RequestLost: a part of the body is gone with the layer's process.
         UnicodeDecodeError: path or query string are bytes that are not UTF-8.
@@ -67,6 +69,7 @@ class AsgiRequest(HttpRequest):
     ResponseLater = ResponseLaterOuter
     body_receive_timeout: float = 60  # seconds
     _post_parse_error = False
+    _chunks: ChunkReader | None = None
 
     def __init__(self, message: Message) -> None:  # as Django's own subclasses, without HttpRequest.__init__
         self.message = message
@@ -139,35 +142,41 @@ class AsgiRequest(HttpRequest):
             if body and "CONTENT_LENGTH" not in self.META:
                 self.META["CONTENT_LENGTH"] = str(len(body))
             return BytesIO(body)
-        spool = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed with the request
-            max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE, mode="w+b", dir=settings.FILE_UPLOAD_TEMP_DIR
-        )
-        try:
-            spool.write(body)
-            for chunk in self._chunks(content["body_channel"]):
-                spool.write(chunk)
-            # Chunked uploads have no length, and parsers of forms go by it.
-            self.META["CONTENT_LENGTH"] = str(spool.tell())
-            spool.seek(0)
-        except BaseException:
-            spool.close()
-            raise
-        return spool
+        self._chunks = ChunkReader(self.message.channel_layer, content["body_channel"], body, self.body_receive_timeout)
+        if self.META.get("CONTENT_LENGTH", "").isdecimal():
+            return BufferedReader(self._chunks, BUFFER_SIZE)
+        stream, size = spool(self._chunks)
+        self.META["CONTENT_LENGTH"] = str(size)
+        return stream
 
-    def _chunks(self, body_channel: str) -> Iterator[bytes]:
-        layer = self.message.channel_layer
-        more_content = True
-        while more_content:
-            with watchdog.paused():
-                _, chunk = layer.receive_many([body_channel], block=True, timeout=self.body_receive_timeout)
-            if chunk is None:
-                raise RequestTimeout(f"no chunk of the body came for {self.body_receive_timeout} s")
-            if chunk.get("closed"):
-                raise RequestAborted("the client left before its body was complete")
-            if chunk.get("lost"):
-                raise RequestLost("a part of the body is gone with the layer's process")
-            yield chunk.get("content") or b""
-            more_content = chunk.get("more_content", False)
+    @property
+    def body_failure(self) -> BodyError | None:
+        """Why the body cannot be read to its end, None while nothing is known against it."""
+        return self._chunks.failure if self._chunks is not None else None
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, within ``DATA_UPLOAD_MAX_MEMORY_SIZE``."""
+        with self._naming_the_failure():
+            return super().body
+
+    def read(self, *args: Any, **kwargs: Any) -> bytes:
+        """As of a file."""
+        with self._naming_the_failure():
+            return super().read(*args, **kwargs)
+
+    def readline(self, *args: Any, **kwargs: Any) -> bytes:
+        """As of a file."""
+        with self._naming_the_failure():
+            return super().readline(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _naming_the_failure(self) -> Iterator[None]:
+        """Within, ``RequestTimeout`` and its kin come out as they are; Django makes one exception of them all."""
+        try:
+            yield
+        except UnreadablePostError as error:
+            raise self.body_failure or error from None
 
     def _mark_post_parse_error(self) -> None:
         super()._mark_post_parse_error()  # type: ignore[misc]
@@ -240,14 +249,8 @@ class AsgiHandler(base.BaseHandler):
         except UnicodeDecodeError:
             logger.warning("Bad Request (UnicodeDecodeError)", exc_info=True, extra={"status_code": 400})
             response = HttpResponse(status=400)
-        except RequestTimeout:
-            response = HttpResponse("408 Request Timeout (upload too slow)", status=408)
-        except RequestLost:
-            response = HttpResponse("503 Service Unavailable (a part of the upload was lost)", status=503)
-        except RequestAborted:
-            # Nobody is left to answer.
-            signals.request_finished.send(sender=self.__class__)
-            return
+        except BodyError as failure:
+            response = _answer_to(failure)
         else:
             response = self.get_response(request)
         response._handler_class = self.__class__
@@ -260,10 +263,20 @@ class AsgiHandler(base.BaseHandler):
             response.close()
 
     def process_exception_by_middleware(self, exception: Exception, request: HttpRequest) -> Any:
-        """As Django's, but ``ResponseLater`` is no error: it becomes a response that is not sent."""
+        """As Django's, but ``ResponseLater`` and a body that breaks off are no errors of the application."""
         if isinstance(exception, ResponseLaterOuter):
             return HttpResponseLater()
-        return super().process_exception_by_middleware(exception, request)
+        response = super().process_exception_by_middleware(exception, request)
+        if response is None and isinstance(exception, BodyError):
+            return _answer_to(exception)
+        return response
+
+    def _get_response(self, request: Any) -> Any:
+        response = super()._get_response(request)  # type: ignore[misc]
+        # The CSRF middleware takes a form that it cannot read for one without a token.
+        if response.status_code == 403 and request.body_failure is not None:
+            return _answer_to(request.body_failure)
+        return response
 
     @classmethod
     def encode_response(cls, response: Any) -> Iterator[dict[str, Any]]:
@@ -296,6 +309,15 @@ class AsgiHandler(base.BaseHandler):
             return
         for position in range(0, len(data), cls.chunk_size):
             yield data[position : position + cls.chunk_size], position + cls.chunk_size >= len(data)
+
+
+def _answer_to(failure: BodyError) -> HttpResponse:
+    """What the client of a request is told whose body could not be read to its end."""
+    if isinstance(failure, RequestTimeout):
+        return HttpResponse("408 Request Timeout (upload too slow)", status=408)
+    if isinstance(failure, RequestLost):
+        return HttpResponse("503 Service Unavailable (a part of the upload was lost)", status=503)
+    return HttpResponseLater()  # nobody is left to answer
 
 
 def _to_bytes(text: Any, encoding: str) -> bytes:
