@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from django.http import UnreadablePostError
 
@@ -21,9 +21,15 @@ class ResponseLater(Exception):
 class BodyError(UnreadablePostError):
     """A request's body cannot be read to its end. To views an ``OSError``, as under WSGI."""
 
+    status: ClassVar[int | None] = None  # and ``text``: what the client is told; None: it has left
+    text: ClassVar[str] = ""
+
 
 class RequestTimeout(BodyError):
     """The rest of a request's body did not arrive in time; the client is answered 408."""
+
+    status = 408
+    text = "408 Request Timeout (upload too slow)"
 
 
 class RequestAborted(BodyError):
@@ -32,6 +38,9 @@ class RequestAborted(BodyError):
 
 class RequestLost(BodyError):
     """A part of a request's body was lost together with the layer's process; the client is answered 503."""
+
+    status = 503
+    text = "503 Service Unavailable (a part of the upload was lost)"
 
 
 class DenyConnection(Exception):

@@ -26,7 +26,7 @@ from django.urls import set_script_prefix
 from django.utils.functional import cached_property
 
 from procman.channels.body import BUFFER_SIZE, ChunkReader, spool
-from procman.channels.exceptions import BodyError, RequestLost, RequestTimeout
+from procman.channels.exceptions import BodyError
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
 from procman.channels.pending import pending_message_store
 from procman.channels.timeouts import watchdog
@@ -313,11 +313,7 @@ class AsgiHandler(base.BaseHandler):
 
 def _answer_to(failure: BodyError) -> HttpResponse:
     """What the client of a request is told whose body could not be read to its end."""
-    if isinstance(failure, RequestTimeout):
-        return HttpResponse("408 Request Timeout (upload too slow)", status=408)
-    if isinstance(failure, RequestLost):
-        return HttpResponse("503 Service Unavailable (a part of the upload was lost)", status=503)
-    return HttpResponseLater()  # nobody is left to answer
+    return HttpResponseLater() if failure.status is None else HttpResponse(failure.text, status=failure.status)
 
 
 def _to_bytes(text: Any, encoding: str) -> bytes:
