@@ -186,9 +186,22 @@ class ConsumerRunner:
 
         Called by the watchdog's thread. The message is finished, so nobody runs it again.
         """
+        ends_process = watchdog.ends_process
+        try:
+            self._end_overdue(running, limit, stack, ends_process)
+        except BaseException as error:
+            logger.error("a message on %s could not be given up", running[0].channel, exc_info=error)
+        finally:
+            if ends_process:
+                with contextlib.suppress(BaseException):  # a handler of the project's may fail
+                    logging.shutdown()
+                os._exit(TIMED_OUT)
+
+    def _end_overdue(
+        self, running: tuple[Delivery, Channel | None, Any], limit: float, stack: str, ends_process: bool
+    ) -> None:
         delivery, reply_channel, consumer = running
         message = self._as_delivered(delivery, reply_channel)
-        ends_process = watchdog.ends_process
         what = "this worker ends" if ends_process else "its thread is left to itself, as it cannot be ended"
         logger.error(
             "%s ran for more than %g s on %s: %s. It was here:\n%s",
@@ -205,9 +218,6 @@ class ConsumerRunner:
                 self.channel_layer.send(message.reply_channel.name, answer)
         except Exception as error:
             logger.error("the client of a message on %s could not be told: %s", _describe(message), error)
-        if ends_process:
-            logging.shutdown()
-            os._exit(TIMED_OUT)
 
     def _defer(self, delivery: Delivery, message: Message) -> None:
         pending = pending_message_store.collect()

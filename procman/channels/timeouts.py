@@ -134,6 +134,8 @@ class Watchdog:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="consumer watchdog", daemon=True)
                     self._thread.start()
+                # Here already: the consumer may take the interpreter before the watchdog has had a turn.
+                self._watch_the_watchdog(SystemClock.monotonic())
                 self._condition.notify()
 
     # -- the watchdog's own thread ---------------------------------------------------------------------------------
@@ -154,9 +156,10 @@ class Watchdog:
 
     def _give_up(self, slot: Slot) -> None:
         running, limit, give_up = slot.running, slot.limit, slot.give_up
-        slot.deadline = math.inf
-        if give_up is None or limit is None:  # it ended in this moment
+        # Looked at after the rest was read: it may have ended in this moment, and the next one have begun.
+        if give_up is None or limit is None or slot.deadline > SystemClock.monotonic():
             return
+        slot.deadline = math.inf
         frame = sys._current_frames().get(slot.thread)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else "(the thread has ended)\n"
         self._set_fallback(2 * GRACE)  # what follows may meet the same obstacle as the consumer

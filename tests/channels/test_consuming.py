@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 
 import pytest
 
@@ -433,6 +434,26 @@ def test_a_message_that_its_consumer_has_broken_is_still_named_and_given_up_in_t
 
     run(wrapper, consumer, "websocket.receive")
     assert "ran for more than 0.05 s on websocket.receive" in caplog.text
+    assert layer.sent() == [{"close": 1011}]
+
+
+def test_a_watchdog_that_could_not_give_up_one_message_gives_up_the_next(layer, wrapper, caplog, monkeypatch):
+    monkeypatch.setattr(watchdog, "default", 0.05)
+    record = type(layer).finish
+
+    def finish(self, delivery, sends=(), session=None):
+        if threading.current_thread().name == "consumer watchdog" and delivery.id == "m0":
+            raise SystemExit("no layer")
+        record(self, delivery, sends, session)
+
+    monkeypatch.setattr(type(layer), "finish", finish)
+
+    def consumer(message):
+        text = "no layer" if message.id == "m0" else "ran for more than 0.05 s on websocket.receive path /second/"
+        wait_until(lambda: text in caplog.text)
+
+    run(wrapper, consumer, "websocket.receive", id="m0")
+    run(wrapper, consumer, "websocket.receive", {"path": "/second/"}, id="m1")
     assert layer.sent() == [{"close": 1011}]
 
 

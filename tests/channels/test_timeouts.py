@@ -1,5 +1,7 @@
 """When a consumer has run for too long."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -215,3 +217,33 @@ def test_the_client_is_told_and_the_message_ended_where_a_thread_cannot_be(
     assert record.levelname == "ERROR"
     assert "stuck ran for more than 0.05 s on http.request path /slow/\\x0a reply channel i!1" in record.message
     assert "in stuck" in record.message
+
+
+HOLDS_THE_INTERPRETER = """
+import math, re, sys, time
+from procman.channels import timeouts
+timeouts.GRACE = 0.2
+watchdog = timeouts.watchdog
+watchdog.default, watchdog.ends_process = 0.2, True
+def is_idle():
+    with watchdog._condition:
+        return watchdog._wakes_at == math.inf
+watchdog.begin("http.request", None, print)
+while is_idle():
+    time.sleep(0.001)
+watchdog.end()
+while not is_idle():
+    time.sleep(0.001)
+sys.setswitchinterval(60)  # as if it got no turn before the consumer goes on
+watchdog.begin("http.request", None, print)
+re.match(r"(a+)+$", "a" * 60 + "b")
+"""
+
+
+def test_a_watchdog_that_gets_no_turn_after_it_was_idle_ends_the_process_all_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", HOLDS_THE_INTERPRETER], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert " in match" in done.stderr
