@@ -7,16 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.support.chromium import running_chromium
 from tests.support.processes import Site, free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 BIN = Path(sys.executable).parent
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 AT_THE_END = " (at the end)"
 # What a reader does in a terminal of its own, or once for all projects.
 INSTALL, SERVE = "pip install procman", "channels-run"
@@ -98,10 +97,8 @@ def site(reader: Reader) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=which("chromium") or which("google-chrome"), args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 def enter(browser: Browser, url: str, name: str, password: str) -> Page:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from tests.support.chromium import running_chromium
 from tests.support.processes import Site, running_site
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent / "examples"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 USERS = """
 from django.contrib.auth.models import User
 User.objects.create_user("ann", password="secret")
@@ -25,11 +25,8 @@ User.objects.create_superuser("eve", password="secret")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -63,6 +60,7 @@ def manage(directory: Path, *arguments: str) -> None:
 def example(name: str, directory: Path, code: str) -> Iterator[Site]:
     """The example *name*, served by two workers; *code* fills its database."""
     shutil.copytree(EXAMPLES / name, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(EXAMPLES / "shared", directory / "shared", ignore=shutil.ignore_patterns("__pycache__"))
     manage(directory, "check")
     manage(directory, "migrate", "--run-syncdb", "-v0")
     manage(directory, "shell", "-v0", "-c", code)

@@ -3,20 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
-from shutil import which
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.e2e.test_browser import FLAGS, open_page, say
+from tests.e2e.test_browser import open_page, say
 from tests.e2e.test_runserver import edit, served, wait_for_reload
+from tests.support.chromium import running_chromium
 
 
 def test_a_chat_goes_on_through_reloads_and_a_syntax_error_on_one_connection(tmp_path: Path, artifacts: Path) -> None:
     subprocess.run([sys.executable, "-m", "procman", "new", "mysite"], cwd=tmp_path, check=True, capture_output=True)
     project = tmp_path / "mysite"
     subprocess.run([sys.executable, "manage.py", "setup_demo"], cwd=project, check=True, capture_output=True)
-    with served(project) as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=which("chromium") or which("google-chrome"), args=FLAGS)
+    with served(project) as site, running_chromium() as browser:
         opened: list[str] = []
         page = open_page(browser, f"{site.url}/chat/engine-room/")
         page.on("websocket", lambda socket: opened.append(socket.url))
@@ -41,4 +40,3 @@ def test_a_chat_goes_on_through_reloads_and_a_syntax_error_on_one_connection(tmp
         expect(other.locator("h1")).not_to_have_text("The code does not run", timeout=30_000)
         expect(page.locator("[data-state]").first).to_have_attribute("data-state", "open")
         assert opened == []  # the first connection is still the only one
-        browser.close()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import procman
+from tests.support.chromium import running_chromium
 from tests.support.processes import Site, running_site
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SCRIPTS = Path(procman.__file__).parent / "channels" / "static" / "channels" / "js"
 # Opens a bridge to the echo as `bridge`; `got` has what came, `events` what happened to the socket.
 OPEN = """(options) => new Promise((resolve) => {
@@ -52,11 +52,8 @@ def site(project: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+    with running_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import threading
 import unittest
-from shutil import which
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -10,17 +9,28 @@ from urllib.request import urlopen
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group as People
 from django.test import LiveServerTestCase, override_settings
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from websockets.sync.client import ClientConnection, connect
 
 from procman.channels import Group, channel_layers, route
 from procman.channels.test import ChannelLiveServerTestCase, apply_routes
 from tests.channels.test.live import routing
-from tests.channels.test.live.browser import FLAGS, PAGE
+from tests.support.chromium import running_chromium
 
 
 def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith(("worker-", "interface"))}
+
+
+PAGE = """
+<p id="state"></p><p id="last"></p>
+<script>
+  const show = (id, text) => document.getElementById(id).textContent = text;
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/chat/");
+  socket.onopen = () => show("state", "open");
+  socket.onmessage = (event) => show("last", event.data);
+</script>
+"""
 
 
 class SiteTests(ChannelLiveServerTestCase):
@@ -90,10 +100,7 @@ class SiteTests(ChannelLiveServerTestCase):
         left_open[0].close()
 
     def test_chromium_sees_what_another_one_writes(self) -> None:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=which("chromium") or which("google-chrome"), args=FLAGS
-            )
+        with running_chromium() as browser:
             pages = [browser.new_page() for _ in range(2)]
             for page in pages:
                 page.goto(f"{self.live_server_url}/hello/")
@@ -101,7 +108,6 @@ class SiteTests(ChannelLiveServerTestCase):
                 expect(page.locator("#state")).to_have_text("open")
             pages[0].evaluate("socket.send('hi')")
             expect(pages[1].locator("#last")).to_have_text("AnonymousUser: hi (as set)")
-            browser.close()
 
 
 @apply_routes([route("http.request", "tests.channels.test.live.routing.disconnect")])
