@@ -129,3 +129,11 @@ def test_a_project_without_any_setting_of_ours_is_served(tmp_path: Path) -> None
         response = Browser(site.url).get("/")
         assert response.status == 200
         assert "The install worked successfully" in response.text
+
+
+def test_djangos_system_checks_find_nothing_in_a_project_of_ours(project: Path) -> None:
+    command = [sys.executable, "manage.py", "check", "--fail-level", "WARNING"]
+    checked = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "System check identified no issues (0 silenced).\n"), (
+        checked.stderr
+    )

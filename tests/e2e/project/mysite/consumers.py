@@ -72,6 +72,19 @@ def background(message):
     message.reply_channel.send({"text": "done: " + message["text"]})
 
 
+def answers(message):
+    """Answer a request whose view has left that to us, in as many parts as it asked for."""
+    start = {"status": 202, "headers": [(b"Content-Type", b"text/plain"), (b"X-Answered-By", b"consumer")]}
+    for number in range(1, message["parts"]):
+        message.reply_channel.send({**start, "content": b"part %d, " % number, "more_content": True})
+        start = {}
+    message.reply_channel.send({**start, "content": b"the end"})
+
+
+def forgotten(message):
+    """Answer nobody."""
+
+
 @channel_session
 def memories(message):
     """Change the socket's session from a channel of our own."""

@@ -14,5 +14,7 @@ channel_routing = [
     route("websocket.receive", consumers.ws_receive),
     route("websocket.disconnect", consumers.ws_disconnect),
     route("background", consumers.background),
+    route("answers", consumers.answers),
+    route("forgotten", consumers.forgotten),
     route("memories", consumers.memories),
 ]

@@ -14,7 +14,8 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 from mysite.marks import mark
-from procman.channels import Group
+from procman.channels import Channel, Group
+from procman.channels.exceptions import ResponseLater
 
 
 def hello(request):
@@ -106,6 +107,20 @@ def say(request):
     return HttpResponse("said", content_type="text/plain")
 
 
+def later(request):
+    """Have another consumer answer; with ``?nobody`` none does."""
+    request.session["asked"] = True
+    name = "forgotten" if "nobody" in request.GET else "answers"
+    Channel(name).send({"reply_channel": request.reply_channel.name, "parts": int(request.GET.get("parts", 1))})
+    raise ResponseLater
+
+
+async def later_async(request):
+    """As ``later``."""
+    Channel("answers").send({"reply_channel": request.reply_channel.name, "parts": 1})
+    raise request.ResponseLater
+
+
 urlpatterns = [
     path("", hello),
     path("pid/", pid),
@@ -117,5 +132,7 @@ urlpatterns = [
     path("hang/", hang),
     path("grandchild/", grandchild),
     path("say/", say),
+    path("later/", later),
+    path("later-async/", later_async),
     path("admin/", admin.site.urls),
 ]
