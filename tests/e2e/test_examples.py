@@ -75,9 +75,16 @@ def log_in(page: Page, name: str) -> None:
     page.press("#id_password", "Enter")
 
 
-def kill_workers(site: Site) -> None:
+def kill_workers(site: Site, *pages: Page) -> None:
+    """Kill them all; from here on *pages* count the connections that they open."""
+    for page in pages:
+        page.evaluate("() => { window.opened = 0; bridge.socket.addEventListener('open', () => opened++); }")
     for name in ("worker.1", "worker.2"):
         site.kill(name)
+
+
+def assert_still_connected(*pages: Page) -> None:
+    assert [page.evaluate("[opened, bridge.socket.readyState]") for page in pages] == [[0, 1]] * len(pages)
 
 
 # -- liveblog -----------------------------------------------------------------------------------------------------
@@ -103,13 +110,14 @@ def test_a_post_saved_in_the_admin_appears_on_two_open_pages(
     writer.click("[name=_continue]")
     for page in readers:
         expect(page.locator(".card")).to_have_text(["We have <arrived>."])
-    kill_workers(liveblog)
+    kill_workers(liveblog, *readers)
     writer.fill("#id_body", "We have arrived, at last.")
     writer.click("[name=_save]")
     for number, page in enumerate(readers):
         expect(page.locator(".card")).to_have_text(["We have arrived, at last."])
         expect(page.locator("#state")).to_have_text("live")
         page.screenshot(path=artifacts / f"example-liveblog-{number}.png")
+    assert_still_connected(*readers)
 
 
 def test_a_socket_of_a_blog_that_there_is_not_is_told_and_closed(
@@ -160,12 +168,13 @@ def test_two_people_talk_in_a_room_while_workers_are_killed(
     ann.press("section input", "Enter")
     for page in (ann, bob):
         expect(page.locator(".message")).to_have_text(["ann: Hello <b>!"])
-    kill_workers(multichat)
+    kill_workers(multichat, ann, bob)
     bob.fill("section input", "Still here.")
     bob.press("section input", "Enter")
     for number, page in enumerate((ann, bob)):
         expect(page.locator(".message")).to_have_text(["ann: Hello <b>!", "bob: Still here."])
         page.screenshot(path=artifacts / f"example-multichat-{number}.png")
+    assert_still_connected(ann, bob)
     bob.click(".room >> text=Lobby")
     expect(bob.locator("section")).to_have_count(0)
     expect(ann.locator(".messages .quiet").last).to_have_text("bob left")
@@ -210,7 +219,7 @@ def test_two_pages_and_the_admin_change_the_same_numbers(
         page.wait_for_function("bridge.socket.readyState === 1")
     ann.locator("input[type=range]").fill("42")
     expect(bob.locator("output")).to_have_text(["42"])
-    kill_workers(databinding)
+    kill_workers(databinding, *pages)
     bob.fill("#new input", "Brightness")
     bob.click("#new button")
     for page in pages:
@@ -223,6 +232,7 @@ def test_two_pages_and_the_admin_change_the_same_numbers(
     for number, page in enumerate(pages):
         expect(page.locator("output")).to_have_text(["77", "0"])
         page.screenshot(path=artifacts / f"example-databinding-{number}.png")
+    assert_still_connected(*pages)
     ann.locator("#values button").first.click()
     for page in pages:
         expect(page.locator("strong")).to_have_text(["Brightness"])
