@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import procman.channels
+
 ROOT = Path(__file__).parents[2]
 # By the way a wheel takes: the package's directory, which is a link in a checkout.
 TEMPLATE = ROOT / "procman" / "app_template"
@@ -84,6 +86,7 @@ def test_pages_load_nothing_from_elsewhere(project: Path) -> None:
 
 def test_static_files_that_pages_and_scripts_name_are_there(project: Path) -> None:
     roots = [project / app / "static" for app in (NAME, "chat", "liveblog")]
+    roots.append(Path(procman.channels.__file__).parent / "static")
     for path in files(project, ".html"):
         for name in re.findall(r"{% static '([^']+)' %}", path.read_text()):
             assert any((root / name).is_file() for root in roots), f"{path} names {name}"

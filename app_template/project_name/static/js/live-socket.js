@@ -1,4 +1,4 @@
-// A WebSocket that comes back: it connects again on its own and says what state it is in.
+// JSON over a WebSocket that comes back (channels/js/websocketbridge.js), and says on the page what state it is in.
 //
 //   const socket = new LiveSocket("/chat/lobby/");
 //   socket.showStateIn(document.querySelector("#connection"));
@@ -6,28 +6,11 @@
 //   socket.addEventListener("message", (event) => show(event.detail));     // the parsed JSON
 //   socket.open();
 
-const FIRST_DELAY_MS = 500;
-const LONGEST_DELAY_MS = 30_000;
-// A connection that lasted this long was a good one: the next loss starts from the first delay again.
-const STEADY_MS = 5_000;
-
-/**
- * How long to wait before attempt number `failures + 1`, in milliseconds.
- *
- * It doubles up to half a minute. The random half spreads the pages of a restarted server over time, which would
- * otherwise all come back in the same instant.
- */
-export function delayAfter(failures, random = Math.random()) {
-  const full = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** failures);
-  return full / 2 + (full / 2) * random;
-}
+import { WebSocketBridge } from "../channels/js/websocketbridge.mjs";
 
 export class LiveSocket extends EventTarget {
-  #address;
-  #socket = null;
-  #failures = 0;
-  #openedAt = 0;
-  #timer = null;
+  #path;
+  #bridge = new WebSocketBridge({ minReconnectionDelay: 500, maxQueuedMessages: 0, shouldReconnect: () => true });
   #retryAt = 0;
   #ticker = null;
   #elements = [];
@@ -35,43 +18,28 @@ export class LiveSocket extends EventTarget {
   /** @param {string} path  of the socket on this page's own host, such as "/liveblog/" */
   constructor(path) {
     super();
-    this.#address = new URL(path, location.href);
-    this.#address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    addEventListener("online", () => this.#retryNow());
-    addEventListener("offline", () => this.#lost());
-    // A phone that wakes up should not have to wait for a timer that slept with it.
-    document.addEventListener("visibilitychange", () => document.hidden || this.#retryNow());
-    // A page that goes into the back/forward cache would keep its place in the group; it connects when it is shown again.
-    addEventListener("pagehide", () => this.#drop());
-    addEventListener("pageshow", (event) => event.persisted && this.open());
+    this.#path = path;
   }
 
   get isOpen() {
-    return this.#socket?.readyState === WebSocket.OPEN;
+    return this.#bridge.socket?.readyState === WebSocket.OPEN;
   }
 
   /** Connect, and stay connected from now on. */
   open() {
-    this.#drop();
     this.#show("connecting", "connecting");
-    const socket = new WebSocket(this.#address);
-    this.#socket = socket;
-    socket.addEventListener("open", () => {
-      this.#openedAt = Date.now();
+    this.#bridge.connect(this.#path);
+    this.#bridge.listen((content) => this.dispatchEvent(new CustomEvent("message", { detail: content })));
+    this.#bridge.socket.addEventListener("open", () => {
       this.#show("open", "connected");
       this.dispatchEvent(new Event("open"));
     });
-    socket.addEventListener("message", (event) => {
-      this.dispatchEvent(new CustomEvent("message", { detail: JSON.parse(event.data) }));
-    });
-    socket.addEventListener("close", () => this.#socket === socket && this.#lost());
+    this.#bridge.socket.addEventListener("reconnecting", ({ detail }) => this.#wait(detail.delay));
   }
 
   /** Send `content` as JSON. Returns false, and sends nothing, while there is no connection. */
   send(content) {
-    if (!this.isOpen) return false;
-    this.#socket.send(JSON.stringify(content));
-    return true;
+    return this.isOpen && this.#bridge.send(content);
   }
 
   /** Keep an element (see _connection.html) up to date with the state, in a color and in words. */
@@ -79,30 +47,12 @@ export class LiveSocket extends EventTarget {
     this.#elements.push(element);
   }
 
-  #lost() {
-    this.#drop();
-    if (this.#openedAt && Date.now() - this.#openedAt > STEADY_MS) this.#failures = 0;
-    this.#openedAt = 0;
-    const delay = delayAfter(this.#failures++);
+  #wait(delay) {
     this.#retryAt = Date.now() + delay;
-    this.#timer = setTimeout(() => this.open(), delay);
     if (navigator.onLine) this.#show("reconnecting", "reconnecting");
     else this.#show("offline", "offline, trying again"); // a server on this very machine may still be reached
     this.#tick();
     this.#ticker = setInterval(() => this.#tick(), 250);
-  }
-
-  #retryNow() {
-    if (this.#timer !== null || !this.#socket) this.open();
-  }
-
-  #drop() {
-    clearTimeout(this.#timer);
-    clearInterval(this.#ticker);
-    this.#timer = this.#ticker = null;
-    const socket = this.#socket;
-    this.#socket = null;
-    socket?.close();
   }
 
   #tick() {
@@ -111,6 +61,7 @@ export class LiveSocket extends EventTarget {
   }
 
   #show(state, words) {
+    clearInterval(this.#ticker);
     for (const element of this.#elements) {
       element.dataset.state = state;
       element.querySelector("[data-words]").textContent = words;
