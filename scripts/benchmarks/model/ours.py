@@ -12,6 +12,9 @@ from benchmarks.layers.common import Clock, cpu_seconds, run_driver, workers
 from benchmarks.layers.ours import Interface, asynchronous, meeting_place
 from benchmarks.model import common
 from procman.layers.base import Offer, OpenSocket
+from procman.layers.sessions import pack
+
+SESSION = pack({"room": b'"lobby"', "count": b"1"})
 
 
 def configure(address: str = "") -> None:
@@ -85,7 +88,7 @@ class Sockets(Interface):
         self.sent[number] = time.perf_counter()
         channel = f"{self.name}!{socket}"
         body = self.layer.encode({"reply_channel": channel, "path": "/chat/", "order": number, "text": "hello " * 10})
-        self.layer.offer(Offer(number, "websocket.receive", body, channel, session=b'{"room":"lobby"}'))
+        self.layer.offer(Offer(number, "websocket.receive", body, channel, session=SESSION))
 
     def on_finished(self, offer_id: int, session: bytes | None) -> None:
         """Count it, and send the socket's next frame."""
