@@ -107,7 +107,12 @@ class ChannelLayerManager:
     def _config(self, name: str) -> dict[str, Any]:
         config = self.configs.get(name)
         if config is None:
-            raise InvalidChannelLayerError(f"CHANNEL_LAYERS has no layer {name!r}")
+            there = ", ".join(map(repr, self.configs)) or "none"
+            raise InvalidChannelLayerError(f"CHANNEL_LAYERS has no layer {name!r}; there is {there}")
+        if not isinstance(config, dict):
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}] is {config!r}; write a dict with BACKEND, ROUTING"
+            )
         return dict(config)
 
     def backend_class(self, name: str) -> Any:
@@ -120,6 +125,8 @@ class ChannelLayerManager:
             raise InvalidChannelLayerError(
                 f"no BACKEND specified for CHANNEL_LAYERS[{name!r}]: use {DEFAULT_BACKEND!r}"
             )
+        if not isinstance(backend, str):
+            raise InvalidChannelLayerError(f"BACKEND of CHANNEL_LAYERS[{name!r}] is {backend!r}; write a dotted name")
         try:
             return import_object(backend)
         except ConfigurationError as error:

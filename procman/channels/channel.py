@@ -50,7 +50,7 @@ class _Named:
             self._check_name()  # here the traceback still names the line that sent
         if on_commit:
             copied = copy_content(content)
-            _when_committed(lambda: self._send_own(copied), using)
+            when_committed(lambda: self._send_own(copied), using)
         elif is_held:
             pending_message_store.append(self, content)
         else:
@@ -153,7 +153,8 @@ class Group(_Named):
         self.channel_layer.send_group(self.name, content)
 
 
-def _when_committed(send: Callable[[], None], using: str | None) -> None:
+def when_committed(send: Callable[[], None], using: str | None) -> None:
+    """Call *send* when the transaction of the database *using* (None: the default one) commits; now without one."""
     from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
     connection = connections[using or DEFAULT_DB_ALIAS]

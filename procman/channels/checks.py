@@ -50,6 +50,8 @@ def check_layers(app_configs: Any = None, manager: ChannelLayerManager | None = 
                         id="procman_channels.W001",
                     )
                 )
+        if not isinstance(config, dict):
+            continue
         if "ROUTING" not in config:
             found.append(checks.Error(f"{place} has no ROUTING.", id="procman_channels.E003"))
             continue

@@ -90,7 +90,7 @@ def _end_transaction(connection: Any) -> None:
 
     Django does not: a connection that it closes within a block stays unusable until the end of that block.
     """
-    connection.in_atomic_block = connection.needs_rollback = False
+    connection.in_atomic_block = connection.needs_rollback = connection.closed_in_transaction = False
     connection.savepoint_ids, connection.atomic_blocks = [], []
     with contextlib.suppress(Exception):  # it may be broken already
         connection.rollback()

@@ -18,8 +18,11 @@ _CONTAINERS = (dict, list, bytearray, tuple, set)
 
 
 def copy_content(message: dict[str, Any]) -> dict[str, Any]:
-    """*message* as it is now; what its containers hold is copied too."""
-    return {key: copy.deepcopy(value) if isinstance(value, _CONTAINERS) else value for key, value in message.items()}
+    """*message* as it is now; what its containers hold is copied too. Raises TypeError if too deep."""
+    try:
+        return {key: copy.deepcopy(each) if isinstance(each, _CONTAINERS) else each for key, each in message.items()}
+    except RecursionError:
+        raise TypeError("the message is nested too deeply, or contains itself") from None
 
 
 class PendingMessageStore:

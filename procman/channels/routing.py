@@ -88,7 +88,7 @@ def _compile(filters: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
     for name, pattern in filters.items():
         try:
             compiled[name] = re.compile(Router.normalise_re_arg(pattern))
-        except re.error as error:
+        except (re.error, TypeError) as error:
             raise ValueError(f"filter {name}={pattern!r} is no regular expression: {error}") from error
         if compiled[name].groups != len(compiled[name].groupindex):
             raise ValueError(
@@ -116,6 +116,8 @@ class Route:
     def __init__(self, channels: Any, consumer: Any, **filters: Any) -> None:
         if isinstance(channels, str | bytes):
             channels = [channels]
+        if not isinstance(channels, Iterable) or not (channels := list(channels)):
+            raise ImproperlyConfigured(f"route({channels!r}, ...): name a channel, or a list of channels, first")
         self.channels: set[str] = {Router.normalise_re_arg(channel) for channel in channels}
         for channel in self.channels:
             try:

@@ -311,7 +311,11 @@ class Connection:
                 return [Ping()]
         elif self.state is State.CONNECTING:
             if now - self.since >= limits.handshake_timeout:
-                return self._refuse(503, "The application did not answer in time.")
+                why = "waits for a worker, or runs" if self.unfinished else "has ended without an answer"
+                text = (
+                    f'refused: after {limits.handshake_timeout:g} s its connect consumer {why}; send {{"accept": True}}'
+                )
+                return [Report("WARNING", text), *self._refuse(503, "The application did not answer in time.")]
         elif self.state is State.CLOSING and now - self.since >= CLOSE_TIMEOUT:
             return [Abort(), *self.lost()]
         return NOTHING

@@ -34,6 +34,16 @@ def test_what_is_wrong_is_reported(config, expected):
     assert ids(**config) == expected
 
 
+@pytest.mark.parametrize(
+    ("layer", "problem"), [("x", "is 'x'; write a dict"), ({"BACKEND": 5, "ROUTING": []}, "dotted name")]
+)
+def test_a_layer_of_a_wrong_type_is_reported(layer, problem):
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        (found,) = check_layers()
+    assert found.id == "procman_channels.E002"
+    assert problem in found.msg
+
+
 def test_a_setting_that_is_no_dict_is_reported():
     with override_settings(CHANNEL_LAYERS=["default"]):
         assert [found.id for found in check_layers()] == ["procman_channels.E001"]

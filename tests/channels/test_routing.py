@@ -258,3 +258,14 @@ def test_an_asynchronous_consumer_is_refused_when_it_is_routed():
 
     with pytest.raises(ImproperlyConfigured, match=r"consumer .*consumer is a coroutine.* Write `def`"):
         route("test", consumer)
+
+
+@pytest.mark.parametrize("channels", [None, 4, [], first])
+def test_a_route_needs_a_channel(channels):
+    with pytest.raises(ImproperlyConfigured, match="name a channel"):
+        route(channels, second)
+
+
+def test_a_filter_must_be_a_pattern():
+    with pytest.raises(ValueError, match="path=4 is no regular expression"):
+        route("a", first, path=4)

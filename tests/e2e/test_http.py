@@ -137,3 +137,9 @@ def test_djangos_system_checks_find_nothing_in_a_project_of_ours(project: Path) 
     assert (checked.returncode, checked.stdout) == (0, "System check identified no issues (0 silenced).\n"), (
         checked.stderr
     )
+
+
+def test_a_transaction_that_a_view_leaves_open_breaks_no_later_request(browser: Browser) -> None:
+    for _ in range(6):  # both workers, most likely
+        assert browser.get("/left-open/").status == 200
+        assert [browser.get("/users/").status for _ in range(4)] == [200] * 4

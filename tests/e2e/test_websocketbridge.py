@@ -354,6 +354,25 @@ def test_a_bounded_number_of_messages_waits_for_the_connection(page: Page) -> No
     assert result == [[True, True, False], 2, ["a", "b"], 0]
 
 
+def test_what_json_has_nothing_for_is_refused_where_it_is_sent(page: Page) -> None:
+    page.evaluate(OPEN)
+    for value in ("undefined", "() => 1"):
+        assert "JSON has nothing" in page.evaluate(
+            f"() => {{ try {{ bridge.send({value}); }} catch (error) {{ return error.message; }} }}"
+        )
+    page.evaluate("bridge.send(null)")
+    assert wait_for(page, "got.length === 1 && got") == [None]
+
+
+def test_an_option_that_there_is_not_is_refused(page: Page) -> None:
+    assert "no option maxRetrys" in page.evaluate(
+        """() => {
+            const bridge = new channels.WebSocketBridge({ maxRetrys: 1 });
+            try { bridge.connect("/x"); } catch (error) { return error.message; }
+        }"""
+    )
+
+
 def test_sending_before_connecting_says_what_to_do(page: Page) -> None:
     assert "call connect()" in page.evaluate(
         "() => { try { new channels.WebSocketBridge().send(1); } catch (error) { return error.message; } }"

@@ -245,7 +245,8 @@ def test_a_connect_consumer_without_an_answer_is_waited_for_until_the_handshake_
     socket = connecting()
     assert socket.finished(None) == []
     assert socket.tick(19.9) == []
-    refuse, end = socket.tick(20.0)
+    report, refuse, end = socket.tick(20.0)
+    assert isinstance(report, Report) and "has ended without an answer" in report.text
     assert isinstance(refuse, Refuse) and refuse.status == 503
     assert end == End(0, None)
 

@@ -8,21 +8,25 @@ look like.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from django.apps import apps
-from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.core.exceptions import ImproperlyConfigured, ObjectDoesNotExist, ValidationError
 from django.core.serializers.base import DeserializationError
 from django.db import DataError, IntegrityError, models, router, transaction
 from django.db.models import signals
 
 from procman.channels.auth import channel_session_user, user_of_session
-from procman.channels.channel import Group
+from procman.channels.channel import Group, when_committed
 from procman.channels.exceptions import InvalidFrame
 from procman.channels.message import Message
 from procman.channels.sessions import channel_session
+from procman.layers import names
+from procman.layers.errors import LayerUnavailable
 from procman.log import escape
 
 logger = logging.getLogger("django.channels")
@@ -51,6 +55,9 @@ class BindingMetaclass(type):
         if binding.fields is None and binding.exclude is None:
             raise ValueError(f"You must set the fields attribute on Binding {name}, or exclude: which may clients see?")
         BindingMetaclass.binding_classes.append(binding)
+        for method in ("group_names", "encode"):
+            if not isinstance(inspect.getattr_static(cls, method), classmethod | staticmethod):
+                raise ValueError(f"{name}.{method} must be a classmethod: @classmethod def {method}(cls, ...)")
         if BindingMetaclass.register_immediately:
             binding.register()
 
@@ -87,9 +94,17 @@ class Binding(metaclass=BindingMetaclass):
 
     @classmethod
     def register(cls) -> None:
-        """Connect this binding to the signals of its model. Raises LookupError if there is no such model."""
+        """Connect this binding to the signals of its model.
+
+        Raises:
+            ImproperlyConfigured: there is no such model, or it has not the fields that are listed.
+        """
         if isinstance(cls.model, str):
-            cls.model = apps.get_model(cls.model)
+            try:
+                cls.model = apps.get_model(cls.model)
+            except (LookupError, ValueError) as error:
+                raise ImproperlyConfigured(f"model {cls.model!r} of {cls.__name__}: {error}") from error
+        cls._check_fields()
         for signal, receiver in (
             (signals.pre_save, cls.pre_save_receiver),
             (signals.post_save, cls.post_save_receiver),
@@ -97,6 +112,22 @@ class Binding(metaclass=BindingMetaclass):
             (signals.post_delete, cls.post_delete_receiver),
         ):
             signal.connect(receiver, sender=cls.model)
+
+    @classmethod
+    def _check_fields(cls) -> None:
+        """Refuse names that are no fields: a misspelt one in ``exclude`` would be sent to everybody."""
+        known = {field.name for field in cls.model._meta.get_fields()}
+        for option, listed in (("fields", cls.fields), ("exclude", cls.exclude)):
+            if listed is None or (option == "fields" and is_all(listed)):
+                continue
+            if isinstance(listed, str):
+                raise ImproperlyConfigured(f"{option} of {cls.__name__} is {listed!r}: write a list of names")
+            unknown = [name for name in listed if name not in known]
+            if unknown:
+                raise ImproperlyConfigured(
+                    f"{option} of {cls.__name__} lists {unknown[0]!r}, and {cls.model.__name__} has no such field; it "
+                    f"has {', '.join(sorted(known))}"
+                )
 
     # -- outbound: a model has changed ---------------------------------------------------------------------------
 
@@ -127,13 +158,13 @@ class Binding(metaclass=BindingMetaclass):
     @classmethod
     def pre_change_receiver(cls, instance: models.Model, action: str) -> None:
         """Note the groups that know of *instance*: none of one that is being created."""
-        names = set() if action == CREATE else set(cls.group_names(instance))
-        instance.__dict__.setdefault(_GROUPS, {})[cls] = names
+        groups = set() if action == CREATE else cls._groups_of(instance)
+        instance.__dict__.setdefault(_GROUPS, {})[cls] = groups
 
     @classmethod
     def post_change_receiver(cls, instance: models.Model, action: str, **kwargs: Any) -> None:
         """Send what the groups before and after the change must hear: deletions first, then updates, then creations."""
-        after = set() if action == DELETE else set(cls.group_names(instance))
+        after = set() if action == DELETE else cls._groups_of(instance)
         noted = instance.__dict__.get(_GROUPS, {})
         # A receiver that saved the instance again has taken the note already; its groups are those of now.
         before = noted.pop(cls, after) if action != CREATE else set()
@@ -157,7 +188,15 @@ class Binding(metaclass=BindingMetaclass):
             raise ValueError(f"{type(self).__name__} needs a stream, the name by which clients know it")
         message = self.encode(self.stream, payload)
         for name in sorted(group_names):
-            Group(name).send(message, on_commit=True, using=kwargs.get("using"))
+            names.check_group(name)
+            when_committed(functools.partial(_tell, name, message), kwargs.get("using"))
+
+    @classmethod
+    def _groups_of(cls, instance: models.Model) -> set[str]:
+        found = cls.group_names(instance)
+        if isinstance(found, str):
+            raise TypeError(f"group_names of {cls.__name__} must return a list of names, not {found!r}")
+        return set(found)
 
     @classmethod
     def group_names(cls, instance: Any) -> Iterable[str]:
@@ -243,3 +282,16 @@ class Binding(metaclass=BindingMetaclass):
     def delete(self, pk: Any) -> None:
         """Delete the instance *pk*."""
         raise NotImplementedError
+
+
+def is_all(fields: Iterable[str]) -> bool:
+    """Whether *fields* stand for all that a model has."""
+    return fields == "__all__" or list(fields) == ["__all__"]
+
+
+def _tell(group: str, message: dict[str, Any]) -> None:
+    """Send *message*. The row is committed: whoever saved it where no layer runs has not failed."""
+    try:
+        Group(group).send(message)
+    except LayerUnavailable as error:
+        logger.error("a change is saved, but group %s is not told: %s", group, error)

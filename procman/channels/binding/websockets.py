@@ -10,8 +10,9 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
+from django.utils.encoding import is_protected_type
 
-from procman.channels.binding.base import Binding
+from procman.channels.binding.base import Binding, is_all
 from procman.channels.exceptions import InvalidFrame
 from procman.channels.generic.websockets import WebsocketMultiplexer
 from procman.channels.message import Message
@@ -56,7 +57,7 @@ class WebsocketBinding(Binding):
     def _may_be_seen(cls, name: str) -> bool:
         if cls.fields is None:
             return name not in (cls.exclude or ())
-        return _is_all(cls.fields) or name in cls.fields
+        return is_all(cls.fields) or name in cls.fields
 
     def serialize(self, instance: models.Model, action: str) -> dict[str, Any]:
         """The payload that tells of *action* on *instance*."""
@@ -68,11 +69,22 @@ class WebsocketBinding(Binding):
         }
 
     def serialize_data(self, instance: models.Model) -> dict[str, Any]:
-        """The fields of *instance* that clients may see, as JSON values."""
-        names = [field.name for field in instance._meta.get_fields() if self._may_be_seen(field.name)]
-        encoded = serializers.serialize("json", [instance], fields=names)
-        data: dict[str, Any] = json.loads(encoded)[0]["fields"]
-        return data
+        """The fields of *instance* that clients may see, inherited ones too, as JSON values.
+
+        The primary key is among them only where ``fields`` names it.
+        """
+        data: dict[str, Any] = {}
+        for field in instance._meta.concrete_fields:
+            if self._may_be_seen(field.name) and (not field.primary_key or field.name in (self.fields or ())):
+                value = field.value_from_object(instance)
+                data[field.name] = value if is_protected_type(value) else field.value_to_string(instance)
+        for relation in instance._meta.many_to_many:
+            if self._may_be_seen(relation.name):
+                # One that has just been deleted has none left.
+                related = getattr(instance, relation.name).values_list("pk", flat=True) if instance.pk else ()
+                data[relation.name] = list(related)
+        encoded: dict[str, Any] = json.loads(json.dumps(data, cls=DjangoJSONEncoder))
+        return encoded
 
     @classmethod
     def trigger_inbound(cls, message: Message, **kwargs: Any) -> None:
@@ -157,10 +169,6 @@ class WebsocketBindingWithMembers(WebsocketBinding):
                 member = getattr(member, name)
             members[path.replace(".", "__")] = member() if callable(member) else member
         return {**super().serialize_data(instance), **json.loads(self.encoder.encode(members))}
-
-
-def _is_all(fields: Iterable[str]) -> bool:
-    return fields == "__all__" or list(fields) == ["__all__"]
 
 
 def _set_relations(instance: Any, relations: dict[str, Any] | None) -> None:

@@ -11,8 +11,10 @@ from procman.channels.auth import channel_session_user
 from procman.channels.message import Message
 from procman.channels.routing import Route, route_class
 from procman.channels.sessions import channel_session
-from procman.channels.utils import refuse_coroutine
+from procman.channels.utils import describe_asynchronous, is_synchronous, refuse_coroutine
 
+# What subclasses of the classes in this package override.
+_METHODS = ("dispatch", "connect", "receive", "disconnect")
 Handler = Callable[..., Any]
 Decorator = Callable[[Handler], Handler]
 
@@ -36,6 +38,12 @@ class BaseConsumer:
     method_mapping: ClassVar[Mapping[str, str]] = {}
     channel_session: bool = False
     channel_session_user: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in {*cls.method_mapping.values(), *_METHODS}:
+            if name in cls.__dict__ and not is_synchronous(getattr(cls, name)):
+                raise TypeError(describe_asynchronous(f"{cls.__qualname__}.{name}"))
 
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message

@@ -47,6 +47,11 @@ class WebsocketConsumer(BaseConsumer):
     groups: Iterable[str] | None = None
     path: str
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(cls.groups, str):
+            raise TypeError(f"groups of {cls.__qualname__} must be a list of names, not {cls.groups!r}")
+
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.path = message["path"]
         super().__init__(message, **kwargs)
@@ -73,8 +78,6 @@ class WebsocketConsumer(BaseConsumer):
 
     def connection_groups(self, **kwargs: Any) -> Iterable[str]:
         """Names of the groups that the socket belongs to while it is open."""
-        if isinstance(self.groups, str):
-            raise TypeError(f"groups of {type(self).__name__} must be a list of names, not {self.groups!r}")
         return self.groups or []
 
     def raw_connect(self, message: Message, **kwargs: Any) -> None:
@@ -255,6 +258,18 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
 
     consumers: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     multiplexer_class: ClassVar[type[WebsocketMultiplexer]] = WebsocketMultiplexer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "mapping" in cls.__dict__:
+            raise TypeError(f"{cls.__qualname__}.mapping has no effect: write consumers = {{stream: consumer}}")
+        if not isinstance(cls.consumers, Mapping):
+            raise TypeError(f"{cls.__qualname__}.consumers must be a dict of streams to consumers")
+        for stream, consumer in cls.consumers.items():
+            if hasattr(consumer, "trigger_inbound"):
+                raise TypeError(f"{cls.__qualname__}.consumers[{stream!r}]: write {consumer.__name__}.consumer")
+            if not callable(consumer):
+                raise TypeError(f"{cls.__qualname__}.consumers[{stream!r}] is {consumer!r}, which cannot be called")
 
     def connect(self, message: Message, *args: Any, **kwargs: Any) -> None:
         """Accept the socket, then have every consumer handle the connect."""

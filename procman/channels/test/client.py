@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections
 from django.utils.crypto import get_random_string
 
 from procman.channels import DEFAULT_CHANNEL_LAYER
@@ -22,7 +22,7 @@ from procman.channels.channel import Group
 from procman.channels.exceptions import ChannelSocketException
 from procman.channels.message import Message, SessionSlot
 from procman.channels.sessions import NEXT_ORDER, session_key_for_reply_channel
-from procman.channels.signals import consumer_finished, consumer_started
+from procman.channels.signals import consumer_finished, consumer_started, forget_queries
 from procman.channels.socketsession import SocketSession
 from procman.layers.base import Delivery
 
@@ -213,6 +213,6 @@ def _database_left_alone() -> Iterator[None]:
     try:
         yield
     finally:
-        consumer_started.connect(reset_queries, dispatch_uid="procman.reset_queries")
+        consumer_started.connect(forget_queries, dispatch_uid="procman.reset_queries")
         consumer_started.connect(close_old_connections, dispatch_uid="procman.close_before")
         consumer_finished.connect(close_old_connections, dispatch_uid="procman.close_after")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import transaction
 from django.db.models.signals import post_save
@@ -13,6 +14,7 @@ from django.test import TestCase
 from procman.channels.binding.base import CREATE, DELETE, UPDATE, Binding, BindingMetaclass
 from procman.channels.exceptions import InvalidFrame
 from procman.channels.message import Message
+from procman.layers.errors import LayerUnavailable
 from tests.channels.layer import RecordingLayer
 
 
@@ -244,6 +246,50 @@ def test_nobody_may_change_anything_until_it_is_allowed(bound: Any, layer: Recor
 
 
 def test_a_binding_must_say_who_hears(bound: Any, commit: Any) -> None:
-    bound(group_names=Binding.group_names)
+    bound(group_names=classmethod(Binding.group_names.__func__))
     with pytest.raises(NotImplementedError, match="group_names"):
         User.objects.create(username="ada")
+
+
+def test_a_name_that_is_one_text_is_no_list_of_groups(bound: Any, commit: Any) -> None:
+    bound(group_names=classmethod(lambda cls, instance: "users"))
+    with pytest.raises(TypeError, match="list of names"):
+        User.objects.create(username="ada")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"exclude": ["pasword"], "fields": None}, "lists 'pasword', and User has no such field; it has .*password"),
+        ({"fields": ["usrname"]}, "lists 'usrname'"),
+        ({"fields": "username"}, "write a list of names"),
+        ({"model": "auth.Nobody"}, "auth.Nobody"),
+        ({"model": "Nobody"}, "model 'Nobody'"),
+    ],
+)
+def test_a_misspelt_name_is_refused_instead_of_sending_what_it_was_to_keep(
+    bound: Any, body: dict[str, Any], problem: str
+) -> None:
+    count = len(BindingMetaclass.binding_classes)
+    with pytest.raises(ImproperlyConfigured, match=problem):
+        bound(**body)
+    del BindingMetaclass.binding_classes[count:]
+
+
+def test_groups_must_be_asked_for_by_the_class() -> None:
+    body = {"model": User, "fields": ["username"], "group_names": lambda self, instance, action: ["users"]}
+    with pytest.raises(ValueError, match="must be a classmethod"):
+        BindingMetaclass("Old", (Binding,), body)
+
+
+def test_a_save_where_no_layer_runs_is_no_failure(
+    bound: Any, layer: RecordingLayer, commit: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def send_group(name: str, message: Any) -> None:
+        raise LayerUnavailable("nothing listens")
+
+    monkeypatch.setattr(layer, "send_group", send_group)
+    bound()
+    with commit():
+        User.objects.create(username="ada")
+    assert "group users is not told: nothing listens" in caplog.text

@@ -3,12 +3,15 @@
 import json
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group as UserGroup
 from django.contrib.auth.models import User
+from django.db import models
 from django.test import TestCase
+from django.test.utils import isolate_apps
 
 from procman.channels.binding.base import BindingMetaclass
 from procman.channels.binding.websockets import WebsocketBinding, WebsocketBindingWithMembers
@@ -102,6 +105,29 @@ def test_some_fields_may_be_left_out(bound: Any, client: WSClient) -> None:
     data = client.receive()["payload"]["data"]
     assert {"username", "first_name", "is_superuser"} <= set(data)
     assert not {"password", "email"} & set(data)
+
+
+@isolate_apps("django.contrib.auth")
+def test_inherited_fields_are_sent_and_a_key_where_it_is_asked_for() -> None:
+    class Thing(models.Model):
+        name = models.CharField(max_length=20, primary_key=True)
+        size = models.IntegerField()
+
+        class Meta:
+            app_label = "auth"
+
+    class Box(Thing):
+        price = models.DecimalField(max_digits=5, decimal_places=2)
+
+        class Meta:
+            app_label = "auth"
+
+    binding = type("BoxBinding", (WebsocketBinding,), {"model": None, "fields": ["name", "size", "price"]})
+    binding.model = Box
+    box = Box(name="b", size=3, price=Decimal("1.50"))
+    assert binding().serialize_data(box) == {"name": "b", "size": 3, "price": "1.50"}
+    binding.fields = "__all__"
+    assert binding().serialize_data(box) == {"size": 3, "price": "1.50"}
 
 
 def test_a_key_that_is_no_number_is_sent_as_text(bound: Any, client: WSClient) -> None:

@@ -141,11 +141,16 @@ def test_a_method_is_decorated_once_for_all_messages() -> None:
 
 
 def test_an_asynchronous_method_is_an_error() -> None:
-    class Asynchronous(BaseConsumer):
-        method_mapping = {"a": "handle"}
+    with pytest.raises(TypeError, match=r"Asynchronous\.handle is a coroutine.*consumers are synchronous"):
 
-        async def handle(self, message: Message, **kwargs: Any) -> None:
-            """Never runs."""
+        class Asynchronous(BaseConsumer):
+            method_mapping = {"a": "handle"}
 
-    with pytest.raises(TypeError, match=r"Asynchronous .*consumers are synchronous"):
-        Asynchronous(message("a"))
+            async def handle(self, message: Message, **kwargs: Any) -> None:
+                """Never runs."""
+
+    with pytest.raises(TypeError, match=r"Generating\.receive"):
+
+        class Generating(Two):
+            def receive(self, message: Message, **kwargs: Any) -> Any:
+                yield message

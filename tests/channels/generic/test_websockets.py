@@ -10,6 +10,7 @@ import pytest
 
 from procman.channels import Channel
 from procman.channels.asgi import ChannelLayerWrapper, channel_layers
+from procman.channels.binding.websockets import WebsocketBinding
 from procman.channels.exceptions import DenyConnection, InvalidFrame, SendNotAvailableOnDemultiplexer
 from procman.channels.generic.websockets import (
     JsonWebsocketConsumer,
@@ -102,12 +103,31 @@ def test_groups_may_depend_on_the_route(socket: Any) -> None:
 
 
 def test_groups_that_are_one_name_are_refused() -> None:
-    class Wrong(WebsocketConsumer):
-        groups = "all"
-
-    message = Message({"reply_channel": REPLY, "path": "/"}, "websocket.connect", None)
     with pytest.raises(TypeError, match="list of names"):
-        Wrong(message)
+
+        class Wrong(WebsocketConsumer):
+            groups = "all"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ({"mapping": {"one": Echo}}, "write consumers"),
+        ({"consumers": ["one"]}, "must be a dict"),
+        ({"consumers": {"one": 5}}, "cannot be called"),
+        ({"consumers": {"one": WebsocketBinding}}, r"write WebsocketBinding\.consumer"),
+    ],
+)
+def test_a_demultiplexer_says_what_is_wrong_when_it_is_made(body: dict[str, Any], problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        type("Wrong", (WebsocketDemultiplexer,), body)
+
+
+def test_an_asynchronous_method_is_refused_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.receive is a coroutine"):
+
+        class Wrong(JsonWebsocketConsumer):
+            async def receive(self, content: Any, *args: Any, **kwargs: Any) -> None: ...  # type: ignore[override]
 
 
 def test_a_consumer_closes_with_a_code_or_with_a_last_frame(socket: Any) -> None:

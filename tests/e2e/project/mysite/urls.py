@@ -8,6 +8,8 @@ import signal
 import subprocess
 
 from django.contrib import admin
+from django.contrib.auth.models import User
+from django.db import transaction
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.middleware.csrf import get_token
 from django.urls import path
@@ -95,6 +97,17 @@ def stuck(how):
     return str(re.match("(a+)+$", "a" * 50 + "b"))
 
 
+def left_open(request):
+    """Begin a transaction and never end it."""
+    transaction.atomic().__enter__()
+    return HttpResponse(str(User.objects.count()))
+
+
+def users(request):
+    """Ask the database."""
+    return HttpResponse(str(User.objects.count()))
+
+
 def grandchild(request):
     """Start a process that outlives the request."""
     process = subprocess.Popen(["sleep", "600"])
@@ -130,6 +143,8 @@ urlpatterns = [
     path("die/", die),
     path("die-once/", die_once),
     path("hang/", hang),
+    path("left-open/", left_open),
+    path("users/", users),
     path("grandchild/", grandchild),
     path("say/", say),
     path("later/", later),

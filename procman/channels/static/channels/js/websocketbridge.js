@@ -50,6 +50,8 @@
       super();
       this.#url = url;
       this.#protocols = protocols;
+      const unknown = Object.keys(options).find((name) => !(name in DEFAULTS));
+      if (unknown) throw new TypeError(`WebSocketBridge: there is no option ${unknown}`);
       this.#options = { ...DEFAULTS, ...options };
       this.#open();
       this.#watchPage();
@@ -226,7 +228,9 @@
     /** Send `message` as JSON, now or once there is a connection. False: it was refused. */
     send(message) {
       if (!this.socket) throw new Error("WebSocketBridge: call connect() before send()");
-      return this.socket.send(JSON.stringify(message));
+      const text = JSON.stringify(message);
+      if (text === undefined) throw new TypeError("WebSocketBridge: JSON has nothing for what is to be sent");
+      return this.socket.send(text);
     }
 
     /** What sends on `stream`. */
