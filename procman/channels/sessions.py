@@ -46,6 +46,9 @@ def session_key_for_reply_channel(reply_channel: str) -> str:
 def session_for_reply_channel(reply_channel: str) -> SessionBase:
     """The Django session of *reply_channel*, in ``CHANNEL_SESSION_ENGINE`` or ``SESSION_ENGINE``.
 
+    Without ``CHANNEL_SESSION_ENGINE`` the session of a socket is beside the socket and not here: ``channel_session`` on
+    a consumer gives that one, also of a message that was forwarded with the socket's reply channel.
+
     Raises:
         ValueError: the engine keeps sessions in cookies, and sockets have none.
     """
