@@ -13,7 +13,7 @@ from django.contrib import auth
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
 
-from procman.channels.message import Message
+from procman.channels.message import Message, message_of
 from procman.channels.sessions import channel_and_http_session, channel_session, http_session
 
 P = ParamSpec("P")
@@ -43,20 +43,13 @@ def _set_user(message: Message, session: Any) -> None:
     message.user = user_of_session(None) if session is None else SimpleLazyObject(lambda: user_of_session(session))
 
 
-def _message_of(args: tuple[object, ...], decorator: str) -> Message:
-    for argument in args[:2]:
-        if isinstance(argument, Message):
-            return argument
-    raise ValueError(f"{decorator} called without Message instance")
-
-
 def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.user``, the one logged in according to the channel session."""
 
     @channel_session
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, "channel_session_user")
+        message = message_of(args, "channel_session_user")
         _set_user(message, message.channel_session)
         return func(*args, **kwargs)
 
@@ -69,7 +62,7 @@ def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
     @http_session
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, "http_session_user")
+        message = message_of(args, "http_session_user")
         _set_user(message, message.http_session)
         return func(*args, **kwargs)
 
@@ -79,7 +72,7 @@ def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
 def _with_transfer(func: Callable[P, R], decorator: str) -> Callable[P, R]:
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, decorator)
+        message = message_of(args, decorator)
         if message.http_session is not None:
             transfer_user(message.http_session, message.channel_session)
         return func(*args, **kwargs)

@@ -58,10 +58,23 @@ def describe(load: bool = True) -> ProjectConfiguration:
 
         with _blaming("MIDDLEWARE"):
             ViewConsumer()
+    return build_configuration(module, layer, config)
+
+
+def build_configuration(
+    settings_module: str, layer: str, layer_config: dict[str, Any] | None = None
+) -> ProjectConfiguration:
+    """What the settings say as they are now, for a project that meets at *layer*.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    from django.conf import settings
+
     return ProjectConfiguration(
-        settings_module=module,
+        settings_module=settings_module,
         layer=layer,
-        layer_config=config,
+        layer_config=layer_config or {},
         allowed_hosts=[str(host) for host in settings.ALLOWED_HOSTS],
         debug=bool(settings.DEBUG),
         ws_protocols=_ws_protocols(settings),

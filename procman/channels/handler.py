@@ -99,8 +99,9 @@ class AsgiRequest(HttpRequest):
 
     def _set_path(self, path: str, root_path: str) -> None:
         """The message's root path is above the project; ``FORCE_SCRIPT_NAME`` stands in its place, as under WSGI."""
-        is_below = bool(root_path) and (path == root_path or path.startswith(root_path.rstrip("/") + "/"))
-        self.path_info = (path[len(root_path.rstrip("/")) :] if is_below else path) or "/"
+        above = root_path.rstrip("/")
+        is_below = path == root_path or path.startswith(above + "/")
+        self.path_info = (path[len(above) :] if is_below else path) or "/"
         if settings.FORCE_SCRIPT_NAME is None:
             self.script_name, self.path = root_path, path
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from procman.channels.channel import Channel
 from procman.channels.pending import PendingMessageStore, pending_message_store
 
-__all__ = ["Message", "PendingMessageStore", "SessionSlot", "pending_message_store"]
+__all__ = ["Message", "PendingMessageStore", "SessionSlot", "message_of", "pending_message_store"]
 
 
 if TYPE_CHECKING:
@@ -103,3 +103,15 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message on {self.channel.name!r}>"
+
+
+def message_of(args: tuple[object, ...], decorator: str) -> Message:
+    """The message among the first two arguments of a consumer: a method has it in the second place.
+
+    Raises:
+        ValueError: there is none; the text names *decorator*.
+    """
+    for argument in args[:2]:
+        if isinstance(argument, Message):
+            return argument
+    raise ValueError(f"{decorator} called without Message instance")

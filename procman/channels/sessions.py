@@ -25,7 +25,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 
 from procman.channels.exceptions import ConsumeLater
 from procman.channels.handler import AsgiRequest
-from procman.channels.message import Message
+from procman.channels.message import Message, message_of
 from procman.channels.socketsession import FetchedSession, SocketSession
 from procman.log import escape
 
@@ -79,14 +79,6 @@ def delete_engine_session(message: Message) -> None:
         session_for_reply_channel(message.reply_channel.name).delete()
 
 
-def _message_of(args: tuple[object, ...], decorator: str) -> Message:
-    # The second place is where a method has it.
-    for argument in args[:2]:
-        if isinstance(argument, Message):
-            return argument
-    raise ValueError(f"{decorator} called without Message instance")
-
-
 def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, saved afterwards if it was changed.
 
@@ -97,7 +89,7 @@ def channel_session(func: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, "channel_session")
+        message = message_of(args, "channel_session")
         if hasattr(message, "channel_session"):  # decorated twice
             return func(*args, **kwargs)
         if message.reply_channel is None:
@@ -157,7 +149,7 @@ def http_session(func: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, "http_session")
+        message = message_of(args, "http_session")
         if hasattr(message, "http_session"):
             return func(*args, **kwargs)
         message.http_session = _session_of_cookie(message)
@@ -198,7 +190,7 @@ def channel_and_http_session(func: Callable[P, R]) -> Callable[P, R]:
     @channel_session
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = _message_of(args, "channel_and_http_session")
+        message = message_of(args, "channel_and_http_session")
         name = settings.SESSION_COOKIE_NAME
         if message.http_session is not None:
             if name not in message.channel_session:
@@ -266,7 +258,7 @@ def _enforce_ordering(func: Callable[P, R]) -> Callable[P, R | None]:
 
     @functools.wraps(func)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R | None:
-        message = _message_of(args, "enforce_ordering")
+        message = message_of(args, "enforce_ordering")
         if message.content.get("order") is None:
             raise ValueError("No `order` value in message; @enforce_ordering can only be used on messages with one")
         if message.session_slot is not None and message.session_slot.is_ordered:
@@ -277,7 +269,7 @@ def _enforce_ordering(func: Callable[P, R]) -> Callable[P, R | None]:
 
 
 def _in_order(func: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    message = _message_of(args, "enforce_ordering")
+    message = message_of(args, "enforce_ordering")
     order = int(message.content["order"])
     session = message.channel_session
     next_order = session.get(NEXT_ORDER, 0)

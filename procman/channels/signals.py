@@ -1,5 +1,7 @@
 """Signals around consumers and workers. Database connections are looked after as around Django's requests."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +24,27 @@ def forget_queries(**kwargs: Any) -> None:
         reset_queries()
 
 
-consumer_started.connect(forget_queries, dispatch_uid="procman.reset_queries")
-consumer_started.connect(close_old_connections, dispatch_uid="procman.close_before")
-consumer_finished.connect(close_old_connections, dispatch_uid="procman.close_after")
+_OF_DATABASES = (
+    (consumer_started, forget_queries, "procman.reset_queries"),
+    (consumer_started, close_old_connections, "procman.close_before"),
+    (consumer_finished, close_old_connections, "procman.close_after"),
+)
+
+
+def _look_after_databases() -> None:
+    for each, receiver, uid in _OF_DATABASES:
+        each.connect(receiver, dispatch_uid=uid)
+
+
+@contextmanager
+def databases_left_alone() -> Iterator[None]:
+    """Within, consumers close no connection and empty no log of queries: those of a test are its own."""
+    for each, _, uid in _OF_DATABASES:
+        each.disconnect(dispatch_uid=uid)
+    try:
+        yield
+    finally:
+        _look_after_databases()
+
+
+_look_after_databases()

@@ -18,7 +18,7 @@ from procman.channels.exceptions import DenyConnection
 from procman.channels.message import Message
 
 # What Django allows with DEBUG on and no ALLOWED_HOSTS.
-_DEBUG_HOSTS = ["localhost", ".localhost", "127.0.0.1", "[::1]"]
+_DEBUG_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
 
 class BaseOriginValidator:

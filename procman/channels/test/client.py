@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from django.db import close_old_connections
 from django.utils.crypto import get_random_string
 
 from procman.channels import DEFAULT_CHANNEL_LAYER
@@ -22,7 +20,7 @@ from procman.channels.channel import Group
 from procman.channels.exceptions import ChannelSocketException
 from procman.channels.message import Message, SessionSlot
 from procman.channels.sessions import NEXT_ORDER, session_key_for_reply_channel
-from procman.channels.signals import consumer_finished, consumer_started, forget_queries
+from procman.channels.signals import consumer_finished, consumer_started, databases_left_alone
 from procman.channels.socketsession import SocketSession
 from procman.layers.base import Delivery
 
@@ -159,7 +157,7 @@ class Client:
         owner = self._clients.get(message.reply_channel.name) if message.reply_channel else None
         if owner is not None:
             owner._lend_session(message)
-        with _database_left_alone():
+        with databases_left_alone():
             consumer_started.send(sender=type(self), environ={})
             try:
                 return consumer(message, **kwargs)
@@ -202,17 +200,3 @@ def _take(layer: Any, channel: str) -> Delivery | None:
         return delivery
     name, content = layer.receive_many([channel])  # a layer of 1.x
     return None if name is None else Delivery(name, content, "")
-
-
-@contextmanager
-def _database_left_alone() -> Iterator[None]:
-    """Keep what surrounds consumers from closing the test's connections and emptying its query log."""
-    consumer_started.disconnect(dispatch_uid="procman.reset_queries")
-    consumer_started.disconnect(dispatch_uid="procman.close_before")
-    consumer_finished.disconnect(dispatch_uid="procman.close_after")
-    try:
-        yield
-    finally:
-        consumer_started.connect(forget_queries, dispatch_uid="procman.reset_queries")
-        consumer_started.connect(close_old_connections, dispatch_uid="procman.close_before")
-        consumer_finished.connect(close_old_connections, dispatch_uid="procman.close_after")

@@ -20,20 +20,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.test import TransactionTestCase, modify_settings
 
 from procman.channels import DEFAULT_CHANNEL_LAYER
 from procman.channels.asgi import COMMON_OPTIONS, ChannelLayerWrapper, channel_layers
+from procman.channels.describe import build_configuration
 from procman.channels.handler import ViewConsumer
 from procman.channels.staticfiles import StaticFilesConsumer
 from procman.channels.worker import Worker
 from procman.clock import SystemClock
 from procman.interface.embedded import InterfaceThread
 from procman.layers.memory import InMemoryChannelLayer
-from procman.settings import InterfaceSettings, ProjectConfiguration
+from procman.settings import InterfaceSettings
 
 _BACKLOG = 128
 # Seconds that requests may take that are still running when their test ends, and that anything may take to end.
@@ -50,13 +50,7 @@ class LiveServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, 0), family=family, backlog=_BACKLOG)
         self.port: int = self._socket.getsockname()[1]
-        project = ProjectConfiguration(
-            settings_module=os.environ.get("DJANGO_SETTINGS_MODULE", ""),
-            layer="memory://",
-            allowed_hosts=[str(allowed) for allowed in settings.ALLOWED_HOSTS],
-            debug=bool(settings.DEBUG),
-            ws_protocols=list(getattr(settings, "CHANNELS_WS_PROTOCOLS", None) or ()),
-        )
+        project = build_configuration(os.environ.get("DJANGO_SETTINGS_MODULE", ""), "memory://")
         limits = InterfaceSettings.load(drain_timeout=_DRAIN_TIMEOUT, access_log=False)
         self._interface = InterfaceThread(limits, project, layer.channel_layer)
         self._workers = [Worker(layer, signal_handlers=False) for _ in range(threads)]
