@@ -48,6 +48,12 @@ class HTTPProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._headers_since = self.loop.time()
 
+    def connection_made(self, transport: Any) -> None:
+        """A client has connected; one that was accepted in the moment of a stop is sent away."""
+        super().connection_made(transport)
+        if self.app.replies.is_stopping:
+            transport.close()
+
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
@@ -204,6 +210,8 @@ class InterfaceServer:
         self.replies.is_stopping = True
         for server in self._uvicorn.servers:
             server.close()
+        # What was accepted in this turn of the loop is told so in the next.
+        await asyncio.sleep(0)
         for each in list(self._uvicorn.server_state.connections):
             each.shutdown()
         deadline = self.application.now() + self._drain_timeout

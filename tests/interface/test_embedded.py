@@ -49,6 +49,27 @@ def test_requests_and_sockets_are_served_through_the_threads_of_this_process(lis
     assert layer.statistics()["interfaces"] == 0
 
 
+def test_a_connection_that_comes_in_the_moment_of_the_stop_is_closed_and_holds_nobody_up(listener: socket.socket):
+    interface = InterfaceThread(SETTINGS, configuration("memory://"), InMemoryChannelLayer())
+    interface.start([listener])
+    port = listener.getsockname()[1]
+    is_stopping, has_connected = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        assert interface._server is not None
+        interface._server.stop()
+        is_stopping.set()
+        has_connected.wait(10)
+
+    assert interface._loop is not None
+    interface._loop.call_soon_threadsafe(stop)
+    assert is_stopping.wait(10)
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        has_connected.set()
+        assert interface.join(10)
+        assert client.recv(1) == b""
+
+
 def test_a_stop_closes_open_sockets_with_1012_and_queues_their_disconnects(listener: socket.socket):
     layer = InMemoryChannelLayer()
     interface = InterfaceThread(SETTINGS, configuration("memory://"), layer)
