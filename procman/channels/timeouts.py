@@ -59,6 +59,8 @@ class Watchdog:
         self._local = threading.local()
         self._condition = threading.Condition()
         self._wakes_at = math.inf
+        self._shortest = math.inf  # the shortest limit there was
+        self._is_used = False  # whether a deadline was set since the watchdog last looked
         self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
@@ -127,10 +129,13 @@ class Watchdog:
                     self._watch_the_watchdog(SystemClock.monotonic())
 
     def _set_deadline(self, slot: Slot) -> None:
-        slot.deadline = SystemClock.monotonic() + (slot.limit or 0.0)
+        limit = slot.limit or 0.0
+        slot.deadline = SystemClock.monotonic() + limit
+        self._is_used = True
         # Set before it is compared: the watchdog takes back when it wakes before it looks at the deadlines.
         if slot.deadline < self._wakes_at:
             with self._condition:
+                self._shortest = min(self._shortest, limit)
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._run, name="consumer watchdog", daemon=True)
                     self._thread.start()
@@ -147,7 +152,12 @@ class Watchdog:
                 now = SystemClock.monotonic()
                 due = [slot for slot in self._slots.values() if slot.deadline <= now]
                 if not due:
-                    self._wakes_at = min(slot.deadline for slot in self._slots.values())
+                    first = min(slot.deadline for slot in self._slots.values())
+                    if first == math.inf and self._is_used:
+                        # What ran is over; what comes next must not have to wake this thread, each time anew.
+                        first = now + self._shortest
+                    self._is_used = False
+                    self._wakes_at = first
                     self._watch_the_watchdog(now)
                     self._condition.wait(None if self._wakes_at == math.inf else self._wakes_at - now)
                     continue
@@ -168,6 +178,7 @@ class Watchdog:
     def _watch_the_watchdog(self, now: float) -> None:
         """Have the process ended should the watchdog be unable to run when it is due; called under the lock."""
         first = min((slot.deadline for slot in self._slots.values()), default=math.inf)
+        first = min(first, self._wakes_at)
         if first == math.inf:
             if self.ends_process:
                 faulthandler.cancel_dump_traceback_later()

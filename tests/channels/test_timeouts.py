@@ -143,6 +143,19 @@ def test_threads_have_limits_of_their_own(watchdog: Watchdog, heard: Heard) -> N
     assert other.calls == []
 
 
+def test_short_messages_do_not_wake_the_watchdog_each(
+    watchdog: Watchdog, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wakes: list[None] = []
+    notify = watchdog._condition.notify
+    monkeypatch.setattr(watchdog._condition, "notify", lambda: (wakes.append(None), notify()))
+    watchdog.default = LONG
+    for _ in range(200):
+        run(watchdog, heard, lambda: None)
+        threading.Event().wait(0.001)  # the watchdog has its turn while nothing runs
+    assert len(wakes) < 10
+
+
 def test_what_ends_the_process_without_the_interpreter_is_set_only_while_it_is_needed(
     watchdog: Watchdog, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
