@@ -4,7 +4,7 @@ The way of a message, package by package::
 
     browser
       |  bytes
-    procman.interface     sockets <-> messages          asyncio, uvicorn; never imports Django
+    procman.interface     sockets <-> messages          asyncio; never imports Django
       |  message
     procman.layers        where messages wait           memory | ipc (hub process) | redis
       |  message

@@ -134,6 +134,16 @@ class InterfaceSettings(_Settings):
     body_timeout: float = setting(
         60.0, "A client that sends nothing of its body for this long is answered 408.", unit="seconds", minimum=0.1
     )
+    max_header_bytes: int = setting(
+        64 * 1024, "Bytes of the headers of one request; larger ones are answered 431.", unit="bytes", minimum=1024
+    )
+    header_timeout: float = setting(
+        20.0, "A client that does not get to the end of its headers in time is answered 408.", unit="seconds",
+        minimum=0.1,
+    )  # fmt: skip
+    keep_alive_timeout: float = setting(
+        75.0, "A connection without a request is closed after this long.", unit="seconds", minimum=0.1
+    )
     request_timeout: float = setting(
         120.0,
         "A request without the start of a response after this long is answered 504, or 503 if no worker took it.",

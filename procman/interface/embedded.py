@@ -61,7 +61,7 @@ class InterfaceThread:
         """Serve by *project* from now on; its layer is that of before. Any thread may call it."""
 
         def change(server: InterfaceServer) -> None:
-            server.application.project = project
+            server.site.project = project
 
         self._call(change)
 
@@ -69,8 +69,8 @@ class InterfaceThread:
         """Answer browsers with *page* where ``DEBUG`` is on; "" ends that. Any thread may call it."""
 
         def change(server: InterfaceServer) -> None:
-            assert isinstance(server.application, Workplace)
-            server.application.show(page)
+            assert isinstance(server.site, Workplace)
+            server.site.show(page)
 
         self._call(change)
 
@@ -99,7 +99,7 @@ class InterfaceThread:
 
     async def _serve(self, sockets: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._server = InterfaceServer(self._settings, self._project, self._make_layer(), application=Workplace)
+        self._server = InterfaceServer(self._settings, self._project, self._make_layer(), site=Workplace)
         await self._server.run(sockets, on_ready)
 
     def _make_layer(self) -> AsyncChannelLayer:

@@ -2,7 +2,6 @@
 
 ``InterfaceError``
     ``Refusal``: the interface answers the client itself, with a status
-    ``ClientGone``: nobody is left to answer
     ``InvalidReply``: the application's reply breaks the message format
 """
 
@@ -22,10 +21,6 @@ class Refusal(InterfaceError):
     def __init__(self, status: int, text: str, retry_after: int = 0, reason: str = "") -> None:
         super().__init__(text)
         self.status, self.text, self.retry_after, self.reason = status, text, retry_after, reason
-
-
-class ClientGone(InterfaceError):
-    """The client closed the connection before its response was complete: stop working for it."""
 
 
 class InvalidReply(InterfaceError):

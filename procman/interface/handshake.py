@@ -14,13 +14,13 @@ from procman.interface.origin import is_allowed
 from procman.log import escape
 
 
-def check(target: str, headers: Sequence[Header], allowed_hosts: Sequence[str], debug: bool) -> None:
-    """Whether the handshake for *target* (path and query) with *headers* (names in lower case) may go on.
+def check(headers: Sequence[Header], allowed_hosts: Sequence[str], debug: bool) -> None:
+    """Whether the handshake with *headers* (names in lower case) may go on.
 
     Raises:
         Refusal: it may not; for an Origin its ``reason`` says what to change if the page is one's own.
     """
-    if not target.isascii() or any(has_forbidden_bytes(value) for _, value in headers):
+    if any(has_forbidden_bytes(value) for _, value in headers):
         raise Refusal(400, "The handshake holds bytes that no header may hold.")
     origins = [value for name, value in headers if name == b"origin"]
     if not is_allowed(origins, allowed_hosts, debug):

@@ -1,14 +1,11 @@
-"""HTTP requests: ASGI scope and body to an ``http.request`` message, the replies to it back to a response.
+"""One HTTP/1.1 connection: bytes to requests, one after the other, and their responses back.
 
-``Application`` is the ASGI application that uvicorn runs. An ``Exchange`` is one request that waits for its response;
-its deadlines are looked at by the server's tick, so a request costs no timer and no task of its own. Only a body that
-is too large to travel inside its message has a task: it sends chunks once a worker has begun with the request.
+A driver: ``request.RequestParser`` understands the bytes, an ``exchange.Exchange`` is the request that is being
+answered. Pipelined requests wait here until their turn, and nothing more is read meanwhile. A request that asks for a
+WebSocket hands the connection on to ``websocket.WebSocketProtocol``. No task, coroutine or timer per connection: the
+server's tick looks at ``deadline``.
 
-Sends no ``http.disconnect``: no default route of Channels 1.x listens to it, so each would be an error in the log; the
-worker of a stream learns from its next part that the client has left.
-
-Buffers: the inline part of a body (``inline_body_size``), what uvicorn reads ahead (64 KiB) and ``RESPONSE_LIMIT``
-bytes of a response that its client has not taken yet.
+Buffers: what the event loop reads at a time (256 KiB) of pipelined requests, and ``body.CHUNK_SIZE`` of a body.
 """
 
 from __future__ import annotations
@@ -16,373 +13,300 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from procman.clock import Clock, SystemClock
-from procman.interface import access, connection
-from procman.interface.body import Body
-from procman.interface.errors import ClientGone, InvalidReply, Refusal
-from procman.interface.messages import SAFE_METHODS, SocketReply, build_request, parse_chunk, parse_response
-from procman.interface.replies import Replies
-from procman.layers import names
-from procman.layers.base import OpenSocket
-from procman.layers.errors import MessageTooLarge
-from procman.log import escape
-from procman.settings import MIB, InterfaceSettings, ProjectConfiguration
+from procman.interface.errors import Refusal
+from procman.interface.exchange import Exchange
+from procman.interface.messages import Address
+from procman.interface.request import Request, RequestParser
+from procman.interface.response import CONTINUE, ResponseWriter, refusal_start
+from procman.interface.websocket import WebSocketProtocol
+
+if TYPE_CHECKING:
+    from procman.interface.site import Site
 
 logger = logging.getLogger("procman.interface")
-access_logger = logging.getLogger("procman.interface.access")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-# Two of the largest messages that a layer takes by default: one being written, one that waits.
-RESPONSE_LIMIT = 32 * MIB
+# Seconds in which a client that was refused may read why; what it sends meanwhile is dropped. nginx: 5.
+LINGER_TIMEOUT = 5.0
+# Unsent bytes past which a sender is told to wait: asyncio's own number.
+WRITE_HIGH = 64 * 1024
 
 
-class Exchange:
-    """One HTTP request and the response that it waits for."""
+class Client(NamedTuple):
+    """Who is at the other end of a connection."""
+
+    address: Address
+    server: Address
+    scheme: str
+
+    @property
+    def host(self) -> str:
+        """Its address in text, empty if it has none."""
+        return str(self.address[0]) if self.address else ""
+
+
+class HTTPProtocol(asyncio.Protocol):
+    """What the event loop makes for each connection."""
 
     __slots__ = (
-        "abort",
-        "begun",
-        "body",
+        "_is_head_late",
+        "_is_pumping",
+        "_is_reading",
+        "_refusal",
+        "_waiting",
+        "client",
         "deadline",
-        "failure",
-        "has_started",
-        "is_answered",
-        "is_redeliverable",
-        "offer_id",
-        "parts",
-        "path",
-        "replies",
-        "reply_channel",
-        "size",
-        "status",
-        "token",
-        "waiter",
-        "waiting_bytes",
-        "write_deadline",
+        "exchange",
+        "is_behind",
+        "parser",
+        "site",
+        "transport",
     )
 
-    def __init__(self, replies: Replies, path: str) -> None:
-        self.replies = replies
-        self.reply_channel = replies.new_name()
-        self.path = path
-        self.parts: deque[tuple[dict[str, Any], int | None]] = deque()
-        self.waiting_bytes = 0
-        self.waiter: asyncio.Future[None] | None = None
-        self.failure: Exception | None = None
-        self.deadline = 0.0  # 0: not offered yet, or the response has begun
-        self.write_deadline = 0.0
-        self.offer_id = 0
-        self.is_redeliverable = True
-        self.begun = False
-        self.has_started = False
-        self.is_answered = False
-        self.body: Body | None = None
-        self.abort: Callable[[], None] | None = None
-        self.token: int | None = None  # the sender of the part that is being written
-        self.status = 0
-        self.size = 0
-
-    async def next(self) -> dict[str, Any]:
-        """The next message of the response; its sender is answered by ``written``.
-
-        Raises:
-            Refusal, ClientGone: there will be none.
-        """
-        while not self.parts:
-            if self.failure is not None:
-                raise self.failure
-            self.waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self.waiter
-            finally:
-                self.waiter = None
-        message, self.token = self.parts.popleft()
-        self.waiting_bytes -= _content_size(message)
-        return message
-
-    def written(self, delivered: bool) -> None:
-        """Tell the sender of the current part what became of it."""
-        token, self.token = self.token, None
-        if token is not None:
-            self.replies.layer.written(token, delivered)
-
-    def fail(self, failure: Exception) -> None:
-        """End the wait; what has already arrived is still sent, unless the client has left."""
-        if self.failure is None:
-            self.failure = failure
-        self._wake()
-
-    def client_left(self) -> None:
-        """The connection has gone."""
-        self.failure = ClientGone()
-        self.drop_parts()
-        if self.body is not None:
-            self.body.abandon()
-        self._wake()
-
-    def drop_parts(self) -> None:
-        """Throw away what waits to be sent and tell its senders."""
-        self.written(False)
-        while self.parts:
-            _, token = self.parts.popleft()
-            if token is not None:
-                self.replies.layer.written(token, False)
-
-    def _wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-    # -- replies.Client ----------------------------------------------------------------------------------------------
-
-    def on_reply(self, message: dict[str, Any], token: int | None) -> None:
-        """A message of the response."""
-        if isinstance(self.failure, ClientGone):
-            if token is not None:
-                self.replies.layer.written(token, False)
-            return
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.transport: asyncio.Transport
+        self.client = Client(None, None, "http")
+        self.parser: RequestParser | None = RequestParser(self, site.settings.max_header_bytes)
+        self.exchange: Exchange | None = None
         self.deadline = 0.0
-        self.parts.append((message, token))
-        self.waiting_bytes += _content_size(message)
-        if self.waiting_bytes > RESPONSE_LIMIT and len(self.parts) > 1:
-            logger.error(
-                "response of %s cut: over %d bytes of it wait for its client", escape(self.path), RESPONSE_LIMIT
-            )
-            self.client_left()
-            if self.abort is not None:
-                self.abort()
-        self._wake()
+        self.is_behind = False
+        self._waiting: deque[Request] = deque()
+        self._refusal: Refusal | None = None  # for a request that nobody understands, behind those in progress
+        self._is_reading = True
+        self._is_pumping = False
+        self._is_head_late = False  # the deadline is that of a head, not of an idle connection
 
-    def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
-        """A response that was sent to a group."""
-        self.on_reply(message, None)
+    # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
-    def on_finished(self, session: bytes | None) -> None:
-        """The consumer has ended; the response may still be on its way, or come from another consumer."""
-        self.offer_id = 0
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; one that was accepted in the moment of a stop is sent away."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        peer, name = (transport.get_extra_info(each) for each in ("peername", "sockname"))
+        self.client = Client(
+            tuple(peer[:2]) if isinstance(peer, tuple) else None,
+            tuple(name[:2]) if isinstance(name, tuple) else None,
+            "https" if transport.get_extra_info("sslcontext") else "http",
+        )
+        self.site.connections.add(self)
+        self.deadline = self.site.now() + self.site.settings.header_timeout
+        if self.site.replies.is_stopping:
+            self.transport.close()
 
-    def on_failed(self, reason: str) -> None:
-        """Nobody works on this request any more."""
-        self.offer_id = 0
-        if reason == "full":
-            self.fail(Refusal(503, "The server is busy; try again in a moment.", retry_after=1))
-        elif reason == "expired":
-            self.fail(Refusal(503, "No worker took this request in time.", retry_after=1))
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left."""
+        self.site.connections.discard(self)
+        self.parser = None
+        self._waiting.clear()
+        if self.exchange is not None:
+            self.exchange.end()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than it is written to."""
+        self.is_behind = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.is_behind = False
+        if self.exchange is not None:
+            self.exchange.caught_up()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client."""
+        parser = self.parser
+        if parser is None:
+            return  # it was refused: what it still sends is dropped
+        try:
+            rest = parser.feed(data)
+        except Refusal as refusal:
+            self.parser = None
+            self._refuse(refusal)
+            return
+        if rest is not None and parser.request is not None:
+            self._upgrade(parser.request, rest)
+        elif parser.is_in_head and self.exchange is None and not self._is_head_late:
+            self._is_head_late = True
+            self.deadline = self.site.now() + self.site.settings.header_timeout
+
+    # -- request.Sink ------------------------------------------------------------------------------------------------
+
+    def on_request(self, request: Request) -> None:
+        """A head is complete. Raises Refusal: its body is announced as too large."""
+        if request.length > self.site.settings.max_body_size:
+            raise self.site.too_large()
+        if self.exchange is None and not self._waiting:
+            self._begin(request)
         else:
-            self.fail(Refusal(502, "The worker that ran this request died."))
+            self._waiting.append(request)
+            self.update_reading()
 
-    def on_begun(self) -> None:
-        """A worker is about to get the request, or has died with it: its body may follow."""
-        self.begun = True
-        if self.body is not None:
-            self.body.begin()
+    def on_data(self, request: Request, data: bytes) -> None:
+        """A part of a body. Raises Refusal: it is too large."""
+        exchange, settings = self.exchange, self.site.settings
+        if request.size > settings.max_body_size:
+            raise self.site.too_large()
+        if exchange is None:
+            return  # its response is complete: what is left of the body is read and dropped
+        if exchange.request is not request:
+            request.body.append(data)
+        elif exchange.body is not None:
+            exchange.body.feed(data)
+            self.update_reading()
+        else:
+            request.body.append(data)
+            self.deadline = self.site.now() + settings.body_timeout
+            if request.size > settings.inline_body_size:
+                self.deadline = 0.0
+                exchange.offer(is_streamed=True)
 
-    def on_declared_dead(self) -> None:
-        """The layer has dropped this request."""
-        self.on_failed("lost")
+    def on_end(self, request: Request) -> None:
+        """A request is complete."""
+        exchange = self.exchange
+        if exchange is None:
+            self._pump()
+        elif exchange.request is request:
+            self.deadline = 0.0
+            if exchange.body is not None:
+                exchange.body.end()
+            else:
+                exchange.offer(is_streamed=False)
 
-    def on_stop(self) -> None:
-        """Tell the client that nothing will come."""
-        self.fail(Refusal(503, "The server is stopping; try again in a moment.", retry_after=1))
+    # -- one request after the other ---------------------------------------------------------------------------------
+
+    def _begin(self, request: Request) -> None:
+        site = self.site
+        self._is_head_late = False
+        self.deadline = 0.0
+        if site.replies.is_stopping:
+            request.keep_alive = False
+        exchange = self.exchange = Exchange(self, request)
+        start = site.local_response(request)
+        if start is not None:
+            exchange.answer(start)
+        elif site.request_count > site.settings.max_requests:
+            text = "Too many requests are in progress; try again in a moment."
+            exchange.refuse(Refusal(503, text, retry_after=1))
+        elif request.is_complete:
+            exchange.offer(is_streamed=False)
+        elif request.length > site.settings.inline_body_size or request.size > site.settings.inline_body_size:
+            exchange.offer(is_streamed=True)
+        elif request.length:
+            self.deadline = site.now() + site.settings.body_timeout
+            if request.expects_continue:
+                self.transport.write(CONTINUE)
+
+    def exchange_over(self, exchange: Exchange) -> None:
+        """Its response is complete, or will never be."""
+        self.exchange = None
+        if not self.transport.is_closing():
+            if not exchange.writer.keep_alive:
+                self._linger(exchange.request.is_complete)
+            else:
+                self._pump()
+
+    def _pump(self) -> None:
+        """Go on with what waits, unless the last request is still being read."""
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while self.exchange is None and self._waiting and not self.transport.is_closing():
+                self._begin(self._waiting.popleft())
+        finally:
+            self._is_pumping = False
+        self.update_reading()
+        if self.exchange is not None or self.transport.is_closing():
+            return
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self.site.replies.is_stopping:
+            self.transport.close()
+        elif not self._is_head_late:
+            request = self.parser.request if self.parser is not None else None
+            is_idle = request is None or request.is_complete
+            settings = self.site.settings
+            self.deadline = self.site.now() + (settings.keep_alive_timeout if is_idle else settings.body_timeout)
+
+    def update_reading(self) -> None:
+        """Read from the client as long as there is room for what it sends."""
+        body = self.exchange.body if self.exchange is not None else None
+        should_read = not self._waiting and (body is None or not body.is_full)
+        if should_read != self._is_reading and not self.transport.is_closing():
+            self._is_reading = should_read
+            if should_read:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer bytes that are no request, or the request whose body they are; then the connection ends."""
+        exchange = self.exchange
+        if exchange is not None and (self._waiting or exchange.request.is_complete):
+            self._refusal = refusal  # its turn comes after the requests before it
+            return
+        if exchange is not None:
+            exchange.writer.keep_alive = False
+            exchange.refuse(refusal)
+            return
+        self._refusal = None
+        writer = ResponseWriter("", "1.1", keep_alive=False)
+        self.transport.write(writer.start(refusal_start(refusal), self.site.date))
+        self.site.log_refusal(refusal, self.client)
+        self._linger(False)
+
+    def _linger(self, is_read: bool) -> None:
+        """Close; a client that is still sending can read its answer first (RFC 9112, 9.6)."""
+        self.parser = None
+        self._waiting.clear()
+        if is_read:
+            self.transport.close()
+            return
+        self.deadline = self.site.now() + LINGER_TIMEOUT
+        self.update_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def tick(self, now: float) -> None:
-        """Give up a response that does not begin, and a client that takes nothing of it."""
-        if self.deadline and now >= self.deadline:
-            self.deadline = 0.0
-            if self.replies.is_layer_lost:
-                self.fail(Refusal(503, "The channel layer is away; try again in a moment.", retry_after=1))
-            elif not self.is_redeliverable and not self.begun:
-                self.fail(Refusal(503, "No worker took this request in time.", retry_after=1))
-            else:
-                self.fail(Refusal(504, "The application did not answer in time."))
-        elif self.write_deadline and now >= self.write_deadline and self.abort is not None:
-            self.write_deadline = 0.0
-            logger.warning("connection of %s cut: its client takes nothing of the response", escape(self.path))
-            self.abort()
+        """Look at the deadline: of a head, of a body, or of an idle connection."""
+        if not self.deadline or now < self.deadline:
+            return
+        self.deadline = 0.0
+        if self.exchange is not None:
+            self.exchange.writer.keep_alive = False
+            self.exchange.refuse(Refusal(408, "The request's body did not arrive in time."))
+        elif self.parser is not None and self.parser.is_in_head:
+            self.parser = None
+            self._refuse(Refusal(408, "The request's headers did not arrive in time."))
+        elif self.parser is not None:
+            self.transport.close()
+        else:
+            self.transport.abort()
 
-    def open_socket(self) -> OpenSocket | None:
-        """The layer mirrors nothing of a request."""
-        return None
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.transport.abort()
 
+    def shutdown(self) -> None:
+        """The server stops: this connection ends with the request that is in progress."""
+        if self.exchange is None:
+            self.transport.close()
+        elif not self.exchange.writer.has_started:
+            self.exchange.writer.keep_alive = False
 
-class Application:
-    """The ASGI application; also what the sockets of the same server share."""
-
-    def __init__(
-        self,
-        settings: InterfaceSettings,
-        project: ProjectConfiguration,
-        replies: Replies,
-        clock: Clock | None = None,
-    ) -> None:
-        self.settings = settings
-        self.project = project
-        self.replies = replies
-        self.now = (clock or SystemClock()).monotonic
-        self.limits = connection.Limits(
-            settings.max_waiting_frames,
-            settings.max_message_size * 2,
-            settings.handshake_timeout,
-            settings.ping_interval,
-            settings.ping_timeout,
-        )
-        self.request_count = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        started = self.now()
-        exchange = Exchange(self.replies, scope["path"])
-        link = scope.get("procman.connection")  # server.HTTPProtocol: tells when the client leaves
-        if link is not None:
-            link.exchanges.add(exchange)
-            exchange.abort = link.abort
-        self.request_count += 1
-        self.replies.clients[exchange.reply_channel] = exchange
-        try:
-            await self._run(exchange, scope, receive, send)
-        except Exception:
-            logger.exception(
-                "request %s %s failed inside the interface", escape(scope["method"]), escape(scope["path"])
-            )
-            raise
-        finally:
-            self.request_count -= 1
-            if link is not None:
-                link.exchanges.discard(exchange)
-            await self._clean_up(exchange)
-            if self.settings.access_log:
-                client = scope["client"][0] if scope["client"] else ""
-                duration = self.now() - started
-                line = access.request_line(
-                    scope["method"], scope["path"], exchange.status, exchange.size, duration, client
-                )
-                details = {
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": exchange.status,
-                    "size": exchange.size,
-                    "time_taken": duration,
-                    "client": client,
-                }
-                access_logger.info("%s", line, extra={"action": access.REQUEST, "details": details})
-
-    async def _run(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            try:
-                if self.request_count > self.settings.max_requests:
-                    raise Refusal(503, "Too many requests are in progress; try again in a moment.", retry_after=1)
-                await self._offer(exchange, scope, receive)
-                await self._respond(exchange, scope["method"], send)
-            except InvalidReply as error:
-                logger.error("response to %s %s broken: %s", escape(scope["method"]), escape(exchange.path), error)
-                raise Refusal(500, "The application sent a broken response.") from None
-        except Refusal as refusal:
-            # Once a response has begun its status is out: returning cuts the connection, which says "incomplete".
-            if not exchange.has_started:
-                await self._refuse(exchange, scope["method"], refusal, send)
-        except ClientGone:
-            pass
-
-    async def _offer(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
-        """Read the inline part of the body and offer the request.
-
-        Raises:
-            Refusal, ClientGone.
-        """
-        body = Body.of(scope["headers"], receive, self.settings, self.replies)
-        content = b""
-        if body is not None:
-            content = await body.read_inline()
-            if body.has_more:
-                exchange.body = body
-                body.channel = names.body_channel(exchange.reply_channel)
-        message = build_request(
-            scope,
-            exchange.reply_channel,
-            self.settings.root_path,
-            content,
-            exchange.body.channel if exchange.body is not None else None,
-        )
-        exchange.is_redeliverable = message["method"] in SAFE_METHODS and exchange.body is None
-        exchange.deadline = self.now() + self.settings.request_timeout
-        if exchange.body is not None:
-            exchange.body.start(exchange.fail)
-        try:
-            exchange.offer_id = self.replies.offer(
-                exchange, "http.request", message, redeliverable=exchange.is_redeliverable, bounded=True
-            )
-        except MessageTooLarge as error:
-            raise Refusal(413, "The request is too large.") from error
-
-    async def _respond(self, exchange: Exchange, method: str, send: Send) -> None:
-        message = await exchange.next()
-        start = parse_response(message)
-        has_body = start.status not in (204, 304)
-        content, more_content, headers = start.content, start.more_content, start.headers
-        if not has_body:
-            # RFC 9110: such a response ends with its headers, and uvicorn would wait for the length that they name.
-            content, headers = b"", [header for header in headers if header[0].lower() != b"content-length"]
-        exchange.has_started = True
-        exchange.status = start.status
-        await self._send(exchange, send, {"type": "http.response.start", "status": start.status, "headers": headers})
-        while True:
-            part = {"type": "http.response.body", "body": content, "more_body": more_content}
-            await self._send(exchange, send, part)
-            if method != "HEAD":
-                exchange.size += len(content)
-            if exchange.token is not None:
-                if more_content:
-                    # uvicorn waits for the client at the start of a send: an empty one returns when there is room.
-                    await self._send(exchange, send, {"type": "http.response.body", "body": b"", "more_body": True})
-                exchange.written(True)
-            if not more_content:
-                exchange.is_answered = True
-                return
-            message = await exchange.next()
-            if "status" in message:
-                raise InvalidReply("a second message with 'status'; the response has already begun")
-            content, more_content = parse_chunk(message)
-            if not has_body:
-                content = b""
-
-    async def _send(self, exchange: Exchange, send: Send, message: dict[str, Any]) -> None:
-        exchange.write_deadline = self.now() + self.settings.request_timeout
-        try:
-            await send(message)
-        except RuntimeError as error:
-            raise InvalidReply(str(error)) from None  # uvicorn: the content does not fit Content-Length
-        finally:
-            exchange.write_deadline = 0.0
-        if isinstance(exchange.failure, ClientGone):
-            raise exchange.failure
-
-    async def _refuse(self, exchange: Exchange, method: str, refusal: Refusal, send: Send) -> None:
-        content = refusal.text.encode() + b"\n"
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(content))]
-        if refusal.retry_after:
-            headers.append((b"retry-after", b"%d" % refusal.retry_after))
-        exchange.status, exchange.has_started = refusal.status, True
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-        if method != "HEAD":
-            exchange.size = len(content)
-
-    async def _clean_up(self, exchange: Exchange) -> None:
-        self.replies.forget(exchange)
-        exchange.drop_parts()
-        exchange.failure = exchange.failure or ClientGone()
-        # An offer whose response is complete stays until its consumer has ended: the worker still runs it.
-        if exchange.offer_id and not exchange.is_answered:
-            self.replies.withdraw(exchange.offer_id)
-        if exchange.body is not None:
-            await exchange.body.stop()
-
-
-def _content_size(message: dict[str, Any]) -> int:
-    content = message.get("content")
-    return len(content) if isinstance(content, bytes) else 0  # what is no bytes is refused when its turn comes
+    def _upgrade(self, request: Request, rest: bytes) -> None:
+        if self.exchange is not None or request.length or request.method != "GET":
+            self.parser = None
+            status = 400 if request.method == "GET" else 405
+            self._refuse(Refusal(status, "This is not a WebSocket handshake."))
+            return
+        self.site.connections.discard(self)
+        self.parser = None
+        protocol = WebSocketProtocol(self.site)
+        self.transport.set_protocol(protocol)
+        protocol.begin(self.transport, request, self.client)
+        if rest:
+            protocol.data_received(rest)

@@ -11,10 +11,13 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from procman.interface.errors import InvalidReply
+
+if TYPE_CHECKING:
+    from procman.interface.request import Request
 
 Header = tuple[bytes, bytes]
 Address = tuple[str, int | None] | None
@@ -64,24 +67,31 @@ def message_headers(headers: Iterable[Header]) -> list[list[bytes]]:
 
 
 def build_request(
-    scope: Mapping[str, Any], reply_channel: str, root_path: str, body: bytes, body_channel: str | None
+    request: Request,
+    reply_channel: str,
+    path: str,
+    body: bytes,
+    body_channel: str | None = None,
+    root_path: str = "",
+    scheme: str = "http",
+    client: Address = None,
+    server: Address = None,
 ) -> dict[str, Any]:
-    """The ``http.request`` message of an ASGI *scope*."""
+    """The ``http.request`` message of *request*; *path* is without escapes."""
     message: dict[str, Any] = {
         "reply_channel": reply_channel,
-        "http_version": scope["http_version"],
-        "method": scope["method"].upper(),
-        "scheme": scope["scheme"],
-        # What could not be decoded is marked so in the scope.
-        "path": full_path(decode_path(scope["raw_path"]) if "\ufffd" in scope["path"] else scope["path"], root_path),
-        "query_string": scope["query_string"],
+        "http_version": request.http_version,
+        "method": request.method,
+        "scheme": scheme,
+        "path": path,
+        "query_string": request.query_string,
         "root_path": root_path,
-        "headers": message_headers(scope["headers"]),
+        "headers": message_headers(request.headers),
         "body": body,
     }
     if body_channel is not None:
         message["body_channel"] = body_channel
-    _add_addresses(message, scope["client"], scope["server"])
+    _add_addresses(message, client, server)
     return message
 
 

@@ -1,8 +1,6 @@
-"""Runs the interface: uvicorn on listening sockets that somebody else bound, the layer client, one tick, the end.
+"""Runs the interface: connections from listening sockets that somebody else bound, the layer client, one tick, the end.
 
-uvicorn parses HTTP and hands upgrades to ``websocket.WebSocketProtocol``. Its own main loop, signal handling, log lines
-and WebSocket implementation are not used. Refuses to bind: the supervisor's sockets outlive this process, so that a
-restart refuses nobody.
+Refuses to bind: the supervisor's sockets outlive this process, so that a restart refuses nobody.
 """
 
 from __future__ import annotations
@@ -17,15 +15,12 @@ from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from procman import lifetime
 from procman.clock import Clock
 from procman.errors import ConfigurationError
-from procman.interface.http import Application, Exchange
+from procman.interface.http import HTTPProtocol
 from procman.interface.replies import Replies
-from procman.interface.websocket import WebSocketProtocol
+from procman.interface.site import Site
 from procman.layers.base import AsyncChannelLayer
 from procman.layers.errors import LayerError
 from procman.settings import InterfaceSettings, ProjectConfiguration
@@ -34,76 +29,9 @@ logger = logging.getLogger("procman.interface")
 
 CONNECT_TIMEOUT = 30.0  # seconds to reach the layer at the start; half of the supervisor's startup timeout
 LONGEST_TICK = 1.0  # seconds; the Date header changes that often
-MAX_HEADER_BYTES = 64 * 1024  # of one request; uvicorn has no limit with httptools. nginx allows 32 KiB
 GIVE_UP_TIMEOUT = 0.2  # seconds to write the answers of requests that the drain timeout has ended
-HEADER_TIMEOUT = 20.0  # seconds to send a request's headers, and to begin with the first; Apache: 20 to 40
-
-
-class HTTPProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP parser; also tells requests that their client has left, bounds headers in size and time."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.exchanges: set[Exchange] = set()
-        self._header_bytes = 0
-        self._headers_since = self.loop.time()
-
-    def connection_made(self, transport: Any) -> None:
-        """A client has connected; one that was accepted in the moment of a stop is sent away."""
-        super().connection_made(transport)
-        if self.app.replies.is_stopping:
-            transport.close()
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self.scope["procman.connection"] = self  # type: ignore[typeddict-unknown-key]
-        self._header_bytes = 0
-        self._headers_since = self.loop.time()
-
-    def on_headers_complete(self) -> None:
-        """The request may begin."""
-        self._headers_since = 0.0
-        super().on_headers_complete()
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request line."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_HEADER_BYTES:
-            # Raised through the parser, which answers 400 and closes.
-            raise ValueError("headers too large")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client has left."""
-        super().connection_lost(exc)
-        for exchange in list(self.exchanges):
-            exchange.client_left()
-
-    def tick(self) -> None:
-        """Drop a client that does not get to the end of its headers."""
-        if self._headers_since and self.loop.time() - self._headers_since > HEADER_TIMEOUT:
-            self.abort()
-
-    def abort(self) -> None:
-        """Drop the connection with what is unsent."""
-        self.transport.abort()
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn's server with its start only: no signals, no main loop, no shutdown of its own."""
-
-    def set_date(self) -> None:
-        date = formatdate(time.time(), usegmt=True).encode()
-        self.server_state.default_headers = [(b"date", date)]
+# What waits in the kernel between two accepts; the system caps it at somaxconn.
+BACKLOG = 2048
 
 
 class InterfaceServer:
@@ -118,33 +46,24 @@ class InterfaceServer:
         project: ProjectConfiguration,
         layer: AsyncChannelLayer,
         clock: Clock | None = None,
-        application: type[Application] = Application,
+        site: type[Site] = Site,
     ) -> None:
         self.settings = settings
         self.layer = layer
         self.replies = Replies(layer)
-        self.application = application(settings, project, self.replies, clock)
+        self.site = site(settings, project, self.replies, clock)
         self._stopping = asyncio.Event()
         self._drain_timeout = settings.drain_timeout
-        config = uvicorn.Config(
-            app=self.application,
-            interface="asgi3",
-            http=HTTPProtocol,
-            ws=WebSocketProtocol,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            workers=1,
-        )
-        self._uvicorn = _Uvicorn(config)
+        self._servers: list[asyncio.Server] = []
 
     @property
     def tick_interval(self) -> float:
         """Seconds between two looks at the deadlines: a quarter of the shortest, so that none is much overrun."""
         settings = self.settings
-        shortest = min(settings.request_timeout, settings.handshake_timeout, settings.ping_timeout)
+        shortest = min(
+            settings.request_timeout, settings.handshake_timeout, settings.ping_timeout, settings.header_timeout,
+            settings.body_timeout, settings.keep_alive_timeout,
+        )  # fmt: skip
         if settings.ping_interval:
             shortest = min(shortest, settings.ping_interval)
         return min(LONGEST_TICK, max(0.02, shortest / 4))
@@ -155,14 +74,13 @@ class InterfaceServer:
         Raises:
             LayerUnavailable: the layer was not reached at the start.
         """
-        _silence_uvicorn()
         if not await self._connect():
             return
-        server = self._uvicorn
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        server.set_date()
-        await server.startup(sockets=list(sockets))
+        self._set_date()
+        loop = asyncio.get_running_loop()
+        for each in sockets:
+            create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await create(lambda: HTTPProtocol(self.site), sock=each, backlog=BACKLOG))
         on_ready()
         logger.info("interface ready on %s", ", ".join(_name(each) for each in sockets))
         try:
@@ -200,24 +118,28 @@ class InterfaceServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.tick_interval):
                 await event
-        self._uvicorn.set_date()
-        self.replies.tick(self.application.now())
-        for each in list(self._uvicorn.server_state.connections):
-            if isinstance(each, HTTPProtocol):
-                each.tick()
+        self._set_date()
+        now = self.site.now()
+        self.replies.tick(now)
+        for each in list(self.site.connections):
+            if isinstance(each, HTTPProtocol):  # sockets are clients of the switchboard
+                each.tick(now)
+
+    def _set_date(self) -> None:
+        self.site.date = formatdate(time.time(), usegmt=True).encode()
 
     async def _end(self) -> None:
         self.replies.is_stopping = True
-        for server in self._uvicorn.servers:
+        for server in self._servers:
             server.close()
         # What was accepted in this turn of the loop is told so in the next.
         await asyncio.sleep(0)
-        for each in list(self._uvicorn.server_state.connections):
+        for each in list(self.site.connections):
             each.shutdown()
-        deadline = self.application.now() + self._drain_timeout
-        while (self.replies.clients or self.application.request_count) and self.application.now() < deadline:
+        deadline = self.site.now() + self._drain_timeout
+        while self.replies.clients and self.site.now() < deadline:
             await asyncio.sleep(0.02)
-            self.replies.tick(self.application.now())
+            self.replies.tick(self.site.now())
         await self._give_up()
         if self.replies.farewells:
             await asyncio.wait(list(self.replies.farewells), timeout=GIVE_UP_TIMEOUT)
@@ -231,14 +153,10 @@ class InterfaceServer:
             logger.warning("interface stops with %d clients left after %.1f s", left, self._drain_timeout)
         for client in list(self.replies.clients.values()):
             client.on_stop()
-        state = self._uvicorn.server_state
-        for last_chance in (GIVE_UP_TIMEOUT, 0.0):
-            if state.tasks:
-                await asyncio.wait(list(state.tasks), timeout=last_chance)
-            for task in state.tasks:
-                task.cancel()
-            for each in list(state.connections):
-                each.transport.abort()
+        if self.site.connections:
+            await asyncio.sleep(GIVE_UP_TIMEOUT if self._drain_timeout else 0)  # they may read what they were told
+        for each in list(self.site.connections):
+            each.abort()
 
 
 def run_interface(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
@@ -296,15 +214,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
-
-
-def _silence_uvicorn() -> None:
-    """uvicorn reports what this package reports in its own words; its warnings are about clients' broken requests."""
-    quiet = logging.getLogger("uvicorn")
-    quiet.setLevel(logging.CRITICAL + 1)
-    quiet.propagate = False
-    for name in ("uvicorn.error", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _name(listening: socket.socket) -> str:

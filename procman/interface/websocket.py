@@ -1,10 +1,10 @@
 """One WebSocket on one transport: bytes to events of ``connection.Connection``, its actions back to bytes.
 
-uvicorn makes a ``WebSocketProtocol`` when an HTTP connection asks for an upgrade and replays the request into it. The
-handshake and the frame parser are those of the ``websockets`` library (sans-IO); frames that go out are built once by
-``messages``. Per socket there is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines.
-Refuses compression (35 KiB per socket). Longer than a module should be, because one object per socket
-has to be both what uvicorn calls and what carries out each action: a second object would cost every idle socket memory.
+``http.HTTPProtocol`` hands over a connection whose request asks for it (``begin``). The handshake and the frame parser
+are those of the ``websockets`` library (sans-IO); frames that go out are built once by ``messages``. Per socket there
+is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines. Refuses compression (35 KiB per
+socket). Longer than a module should be, because one object per socket has to be both what the event loop calls and what
+carries out each action: a second object would cost every idle socket memory.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-from websockets.exceptions import SecurityError
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request as HandshakeRequest
+from websockets.http11 import Response
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -30,8 +29,6 @@ from procman.interface.messages import (
     build_connect,
     build_disconnect,
     build_receive,
-    decode_path,
-    full_path,
     parse_socket_reply,
 )
 from procman.layers import sessions
@@ -39,6 +36,11 @@ from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
 from procman.layers.names import SOCKET_MARK
 from procman.log import escape
+
+if TYPE_CHECKING:
+    from procman.interface.http import Client
+    from procman.interface.request import Request
+    from procman.interface.site import Site
 
 logger = logging.getLogger("procman.interface")
 access_logger = logging.getLogger("procman.interface.access")
@@ -53,7 +55,7 @@ SLICE = 4096
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """What uvicorn's ``ws=`` asks for: ``connection_made`` and the replayed request come before ``set_protocol``."""
+    """One WebSocket from its handshake to its end."""
 
     __slots__ = (
         "client",
@@ -66,18 +68,16 @@ class WebSocketProtocol(asyncio.Protocol):
         "path",
         "pending",
         "reply_channel",
-        "server_state",
         "site",
         "tokens",
         "transport",
         "unread",
     )
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
-        self.site = config.loaded_app  # http.Application: settings, project and the switchboard
-        self.server_state = server_state
+    def __init__(self, site: Site) -> None:
+        self.site = site
         self.transport: asyncio.Transport
-        self.pending: tuple[ServerProtocol, Request] | None = None
+        self.pending: tuple[ServerProtocol, Response] | None = None
         self.parser: Protocol | None = None
         self.connection: connection.Connection | None = None
         self.reply_channel = ""
@@ -92,16 +92,17 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over the connection from the HTTP parser."""
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not inherit from it
-        self.server_state.connections.add(self)  # type: ignore[arg-type]
+    def begin(self, transport: asyncio.Transport, request: Request, client: Client) -> None:
+        """Take over the connection from the HTTP parser, with the *request* for a handshake."""
+        self.transport = transport
+        self.site.connections.add(self)
         # Told early that the client reads slowly; the limit itself is looked at only then.
-        self.transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
+        transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
+        self._read_handshake(request, client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone."""
-        self.server_state.connections.discard(self)
+        self.site.connections.discard(self)
         self._answer_tokens(False)
         if self.connection is not None:
             self._do(self.connection.lost())
@@ -121,9 +122,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Bytes of the client: the handshake first, then frames."""
         socket = self.connection
         if socket is None:
-            if self.pending is None and not self.transport.is_closing():
-                self._read_handshake(data)
-            return
+            return  # its handshake was refused
         socket.alive(self.site.now())
         if self.parser is None:
             # Before the answer to its handshake a client has nothing to say, and after its close frame nobody listens.
@@ -202,70 +201,57 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- handshake ---------------------------------------------------------------------------------------------------
 
-    def _read_handshake(self, data: bytes) -> None:
-        protocol = ServerProtocol(max_size=self.site.settings.max_message_size, logger=_quiet)
-        protocol.select_subprotocol = self._choose_protocol  # type: ignore[assignment, method-assign]
-        protocol.receive_data(data)
-        requests = [event for event in protocol.events_received() if isinstance(event, Request)]
-        addresses = self.transport.get_extra_info("peername"), self.transport.get_extra_info("sockname")
-        if isinstance(addresses[0], tuple):
-            self.client = str(addresses[0][0])
-        if not requests:
-            large = isinstance(protocol.parser_exc, SecurityError)
-            text = "The handshake's headers are too large." if large else "This is not a WebSocket handshake."
-            self._refuse(400, text)
-            return
-        request = requests[0]
-        target, _, query = request.path.partition("?")
-        self.path = full_path(decode_path(target.encode("ascii", "surrogateescape")), self.site.settings.root_path)
+    def _read_handshake(self, request: Request, client: Client) -> None:
+        self.client = client.host
+        self.path = self.site.full_path(request.path)
         self._log(access.CONNECT)
-        headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in request.headers.raw_items()]
         try:
-            self._check(request, headers)
+            self._check(request)
         except Refusal as refusal:
             if refusal.status == 403:
                 logger.warning("WebSocket %s refused: %s", escape(self.path), refusal.reason)
             self._refuse(refusal.status, refusal.text)
             return
-        self.pending = (protocol, request)
-        response = protocol.accept(request)
+        protocol = ServerProtocol(max_size=self.site.settings.max_message_size, logger=_quiet)
+        protocol.select_subprotocol = self._choose_protocol  # type: ignore[assignment, method-assign]
+        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
+        response = protocol.accept(HandshakeRequest(self.path, Headers(fields)))
         if response.status_code != 101:
             protocol.send_response(response)
             self._log(access.REJECT, str(response.status_code))
             self.transport.write(b"".join(protocol.data_to_send()))
             self.transport.close()
             return
-        protocol.response = response  # type: ignore[attr-defined]
-        self._connect(query.encode("latin-1"), headers, addresses)
+        self.pending = protocol, response
+        self._connect(request, client)
 
     def _choose_protocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         chosen = handshake.choose_protocol(offered, self.site.project.ws_protocols)
         return Subprotocol(chosen) if chosen else None
 
-    def _check(self, request: Request, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check(self, request: Request) -> None:
         site = self.site
         if site.replies.is_stopping:
             raise Refusal(503, "The server is stopping.")
         if site.replies.socket_count >= site.settings.max_sockets:
             raise Refusal(503, "Too many WebSockets are open.")
-        handshake.check(request.path, headers, site.project.allowed_hosts, site.project.debug)
+        handshake.check(request.headers, site.project.allowed_hosts, site.project.debug)
 
-    def _connect(self, query: bytes, headers: list[tuple[bytes, bytes]], addresses: tuple[Any, Any]) -> None:
+    def _connect(self, request: Request, client: Client) -> None:
         replies = self.site.replies
         self.reply_channel = replies.new_name(SOCKET_MARK)
         replies.clients[self.reply_channel] = self
         replies.socket_count += 1
         self.connection = connection.Connection(self.site.limits, self.site.now())
-        peer, name = (tuple(each[:2]) if isinstance(each, tuple) else None for each in addresses)
         message = build_connect(
             self.reply_channel,
             self.path,
-            query,
-            headers,
+            request.query_string,
+            request.headers,
             root_path=self.site.settings.root_path,
-            scheme="wss" if self.transport.get_extra_info("sslcontext") else "ws",
-            client=peer,
-            server=name,
+            scheme="wss" if client.scheme == "https" else "ws",
+            client=client.address,
+            server=client.server,
         )
         self.connection.connect()
         self.offer_id = replies.offer(self, "websocket.connect", message, session=self.connection.session)
@@ -294,9 +280,9 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _do_accept(self, action: connection.Accept) -> None:
         assert self.pending is not None and self.connection is not None
-        protocol, _ = self.pending
+        protocol, response = self.pending
         self.pending = None
-        protocol.send_response(protocol.response)  # type: ignore[attr-defined]
+        protocol.send_response(response)
         self.transport.write(b"".join(protocol.data_to_send()))
         # The handshake's parser holds the request; what the frames need of it is a fifth of its memory.
         self.parser = Protocol(SERVER, max_size=self.site.settings.max_message_size, logger=_quiet)
@@ -499,8 +485,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self._do(self.connection.close(code, self.site.now()))
 
     def shutdown(self) -> None:
-        """What uvicorn calls on every connection when it stops."""
+        """The server stops."""
         self.close(1012)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self.transport.abort()
 
     def open_socket(self) -> OpenSocket | None:
         """What the layer mirrors of an accepted socket."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from procman.interface.errors import Refusal
-from procman.interface.http import Application, Exchange, Receive, Scope, Send
+from procman.interface.exchange import Exchange
+from procman.interface.messages import ResponseStart
+from procman.interface.request import Request
+from procman.interface.site import Site
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">
@@ -28,62 +30,38 @@ def build_page(title: str, text: str) -> str:
     return _PAGE.format(title=escape(title), text=escape(text))
 
 
-def is_for_page(scope: Scope) -> bool:
+def is_for_page(request: Request) -> bool:
     """Whether a person waits for the answer: a GET that prefers HTML."""
-    accepts = [value for name, value in scope["headers"] if name == b"accept"]
-    return scope["method"] == "GET" and any(value.lstrip().startswith(b"text/html") for value in accepts)
+    accepts = [value for name, value in request.headers if name == b"accept"]
+    return request.method == "GET" and any(value.lstrip().startswith(b"text/html") for value in accepts)
 
 
-class _Standstill(Refusal):
-    """The answer to a person while the code does not run."""
-
-
-class Workplace(Application):
-    """The ASGI application with a page for the time in which nothing takes requests."""
+class Workplace(Site):
+    """A site with a page for the time in which nothing takes requests."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._page = ""
-        self._waiting: set[Exchange] = set()
 
     def show(self, page: str) -> None:
         """Answer with *page* from now on, also those who wait; "" lets requests through again."""
         self._page = page if self.project.debug else ""
         if self._page:
-            for exchange in self._waiting:
-                if not exchange.has_started and not exchange.parts:
-                    exchange.fail(_Standstill(503, self._page))
+            for client in list(self.replies.clients.values()):
+                if isinstance(client, Exchange) and not client.writer.has_started and is_for_page(client.request):
+                    client.answer(_build_response(self._page))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; the page leaves no line in the log, as it is asked for every two seconds."""
-        if self._page and is_for_page(scope):
-            await self._send_page(self._page, send)
-        else:
-            await super().__call__(scope, receive, send)
+    def local_response(self, request: Request) -> ResponseStart | None:
+        """The page, for a person."""
+        return _build_response(self._page) if self._page and is_for_page(request) else super().local_response(request)
 
-    async def _run(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        if is_for_page(scope):
-            self._waiting.add(exchange)
-        try:
-            await super()._run(exchange, scope, receive, send)
-        finally:
-            self._waiting.discard(exchange)
 
-    async def _refuse(self, exchange: Exchange, method: str, refusal: Refusal, send: Send) -> None:
-        if isinstance(refusal, _Standstill):
-            exchange.status, exchange.has_started = refusal.status, True
-            exchange.size = await self._send_page(refusal.text, send)
-        else:
-            await super()._refuse(exchange, method, refusal, send)
-
-    async def _send_page(self, page: str, send: Send) -> int:
-        content = page.encode()
-        headers = [
-            (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-length", b"%d" % len(content)),
-            (b"cache-control", b"no-store"),
-            (b"retry-after", b"2"),
-        ]
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
-        return len(content)
+def _build_response(page: str) -> ResponseStart:
+    content = page.encode()
+    headers = [
+        (b"Content-Type", b"text/html; charset=utf-8"),
+        (b"Content-Length", b"%d" % len(content)),
+        (b"Cache-Control", b"no-store"),
+        (b"Retry-After", b"2"),
+    ]
+    return ResponseStart(503, headers, content, False)

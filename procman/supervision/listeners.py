@@ -18,7 +18,7 @@ from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.supervision.errors import AlreadyRunning, PortInUse
 
-# What waits while the interface starts or restarts: uvicorn's number; the system caps it at somaxconn.
+# What waits while the interface starts or restarts; the system caps it at somaxconn.
 BACKLOG = 2048
 # Seconds for the processes of a supervisor that was killed a moment ago to go away.
 _LEAVING = 1.0

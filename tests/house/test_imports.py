@@ -30,7 +30,7 @@ OPEN_DOORS = {
 DOORS = {
     "django": ("channels/", "cli/new.py"),
     "msgpack": ("layers/codec.py",),
-    "uvicorn": ("interface/server.py", "interface/websocket.py"),
+    "httptools": ("interface/request.py",),
     "websockets": ("interface/websocket.py",),
     "uvloop": ("layers/ipc/server.py", "interface/server.py"),
     "cryptography": ("layers/redis/crypto.py",),

@@ -112,8 +112,8 @@ def test_a_streamed_body_that_stops_is_408_and_the_worker_is_told(site):
 def test_the_wait_for_a_worker_does_not_count_against_the_body(site):
     with site.raw(post(2000)) as client:
         offer, _ = site.layer.take()
-        started = site.server.application.now()
-        wait_until(lambda: site.server.application.now() - started > 0.7)
+        started = site.server.site.now()
+        wait_until(lambda: site.server.site.now() - started > 0.7)
         client.sendall(b"x" * 2000)
         site.layer.begin(offer)
         assert chunks(site)[1] == b"x" * 2000

@@ -1,7 +1,7 @@
 """The interface's errors."""
 
 from procman.errors import ProcmanError
-from procman.interface.errors import ClientGone, InvalidReply, Refusal
+from procman.interface.errors import InvalidReply, Refusal
 
 
 def test_a_refusal_carries_what_the_client_is_answered():
@@ -10,4 +10,4 @@ def test_a_refusal_carries_what_the_client_is_answered():
 
 
 def test_every_error_is_one_of_procmans():
-    assert all(issubclass(error, ProcmanError) for error in (Refusal, ClientGone, InvalidReply))
+    assert all(issubclass(error, ProcmanError) for error in (Refusal, InvalidReply))

@@ -1,7 +1,10 @@
 """HTTP over real sockets: limits, failures, streams, clients that leave."""
 
+import contextlib
 import logging
 import queue
+import re
+import threading
 
 import pytest
 
@@ -64,7 +67,7 @@ def test_a_response_to_head_has_the_length_but_no_content(site):
         while part := client.recv(65536):
             data += part
     head, _, rest = data.partition(b"\r\n\r\n")
-    assert b"content-length: 4" in head
+    assert b"Content-Length: 4" in head
     assert rest.startswith(b"HTTP/1.1 204") and rest.endswith(b"\r\n\r\n") and b"dropped" not in rest
 
 
@@ -305,3 +308,112 @@ def test_the_access_log_can_be_switched_off(caplog):
             site.layer.finish(site.layer.take()[0], {"status": 200})
             read_response(client)
     assert not [record for record in caplog.records if record.name.endswith("access")]
+
+
+def test_pipelined_requests_are_offered_one_at_a_time_and_answered_in_their_order(site):
+    requests = b"".join(b"GET /%d HTTP/1.1\r\nHost: example.com\r\n\r\n" % number for number in range(3))
+    with site.raw(requests + POST) as client:
+        for number in range(4):
+            offer, message = site.layer.take()
+            assert message["path"] == ("/" if number == 3 else f"/{number}") and site.layer.offers.empty()
+            site.layer.finish(offer, {"status": 200, "content": b"%d" % number})
+            assert read_response(client)[2] == b"%d" % number
+    assert message["body"] == b"abc"
+
+
+def test_more_pipelined_requests_than_are_read_at_a_time_wait_with_the_client(site):
+    number = 1000
+    large = GET.replace(b"\r\n\r\n", b"\r\nX-A: " + b"a" * 1024 + b"\r\n\r\n")
+    with site.raw() as client:
+        sender = threading.Thread(target=client.sendall, args=(large * number,))
+        sender.start()
+        data = b""
+        for _ in range(number):
+            offer, _ = site.layer.take()
+            site.layer.finish(offer, {"status": 204})
+        sender.join(5)
+        while data.count(b"HTTP/1.1 204") < number:
+            data += client.recv(1024 * 1024)
+
+
+def test_a_broken_request_behind_others_is_answered_after_them(site):
+    with site.raw(GET + GET + b"BROKEN\r\n\r\n" + GET) as client:
+        for _ in range(2):
+            offer, _ = site.layer.take()
+            site.layer.finish(offer, {"status": 200, "content": b"fine"})
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"200", b"400"]
+    assert site.layer.offers.empty()
+
+
+def test_a_client_of_http_1_0_gets_its_response_and_the_end(site):
+    with site.raw(b"GET / HTTP/1.0\r\n\r\n") as client:
+        offer, message = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"a", "more_content": True}, {"content": b"b"})
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert message["http_version"] == "1.0" and data.endswith(b"\r\n\r\nab") and b"chunked" not in data
+
+
+def test_a_client_that_wants_to_end_the_connection_does(site):
+    with site.raw(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"bye"})
+        assert read_response(client)[1]["connection"] == "close"
+        assert client.recv(1) == b""
+
+
+def test_a_connection_without_a_request_is_closed_after_a_while():
+    with running_interface(settings(keep_alive_timeout=0.2)) as site:
+        with site.raw(GET) as client:
+            offer, _ = site.layer.take()
+            site.layer.finish(offer, {"status": 200, "content": b"fine"})
+            assert read_response(client)[2] == b"fine"
+            assert client.recv(1) == b""
+
+
+def test_a_second_request_that_stops_in_its_head_is_408():
+    with running_interface(settings(header_timeout=0.2)) as site:
+        with site.raw(GET) as client:
+            offer, _ = site.layer.take()
+            site.layer.finish(offer, {"status": 200, "content": b"fine"})
+            assert read_response(client)[2] == b"fine"
+            client.sendall(GET[:20])
+            assert read_response(client)[0] == 408
+
+
+def test_a_client_that_is_refused_while_it_sends_can_read_why(site):
+    head = b"POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: %d\r\n\r\n" % (10 * 1024**3)
+    with site.raw(head) as client:
+        with contextlib.suppress(TimeoutError):
+            client.settimeout(0.5)
+            client.sendall(b"x" * 32 * 1024 * 1024)
+        client.settimeout(5)
+        assert read_response(client)[0] == 413
+        assert client.recv(1) == b""
+
+
+def test_an_offer_of_http_2_is_answered_in_http_1(site):
+    headers = b"\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    with site.raw(GET.replace(b"\r\n\r\n", headers)) as client:
+        offer, _ = site.layer.take()
+        site.layer.finish(offer, {"status": 200, "content": b"fine"})
+        assert read_response(client)[2] == b"fine"
+        client.sendall(GET)
+        assert site.layer.take()[1]["path"] == "/"
+
+
+def test_what_a_client_sends_after_its_request_does_not_end_its_stream(site):
+    with site.raw(GET) as client:
+        offer, message = site.layer.take()
+        site.layer.reply(message["reply_channel"], {"status": 200, "content": b"one", "more_content": True}, token=1)
+        assert site.layer.answers.get(timeout=5) == (1, True)
+        client.sendall(GET)
+        site.layer.finish(offer, {"content": b"two"})
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data += client.recv(65536)
+        assert site.layer.take()[1]["path"] == "/"

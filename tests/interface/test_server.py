@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from procman.errors import ConfigurationError
-from procman.interface.server import MAX_HEADER_BYTES, InterfaceServer, make_layer, run_interface
+from procman.interface.server import InterfaceServer, make_layer, run_interface
 from procman.settings import InterfaceSettings, ProjectConfiguration
 from tests.support.interface import read_response, running_interface
 from tests.support.waiting import wait_until
@@ -62,17 +62,16 @@ def test_no_two_clients_ever_share_a_reply_channel():
 def test_headers_without_end_are_refused():
     with running_interface() as site:
         with site.raw(b"GET / HTTP/1.1\r\n") as client:
-            client.sendall(b"X-A: %s\r\n" % (b"a" * 60) * (MAX_HEADER_BYTES // 60))
-            assert read_response(client)[0] == 400
+            client.sendall(b"X-A: %s\r\n" % (b"a" * 60) * (site.server.settings.max_header_bytes // 60))
+            assert read_response(client)[0] == 431
         assert site.layer.offers.empty()
 
 
-def test_a_client_that_does_not_finish_its_headers_is_dropped(monkeypatch):
-    monkeypatch.setattr("procman.interface.server.HEADER_TIMEOUT", 0.2)
-    with running_interface(InterfaceSettings(drain_timeout=1.0, ping_timeout=0.4)) as site:
+def test_a_client_that_does_not_finish_its_headers_is_told_and_a_silent_one_dropped():
+    with running_interface(InterfaceSettings(drain_timeout=1.0, header_timeout=0.2)) as site:
         with site.raw(b"GET / HTTP/1.1\r\n") as slow, site.raw() as silent, site.raw(GET) as waiting:
             offer, _ = site.layer.take()
-            assert slow.recv(100) == b"" and silent.recv(100) == b""
+            assert read_response(slow)[0] == 408 and silent.recv(100) == b""
             site.layer.finish(offer, {"status": 200})
             assert read_response(waiting)[0] == 200
 
@@ -126,7 +125,7 @@ def test_a_handshake_during_the_stop_is_503():
     with running_interface(InterfaceSettings(drain_timeout=5.0)) as site:
         with site.raw(GET) as client, site.raw() as late:
             request, _ = site.layer.take("http.request")
-            wait_until(lambda: len(site.server._uvicorn.server_state.connections) == 2)
+            wait_until(lambda: len(site.server.site.connections) == 2)
             site.layer.run(setattr, site.server.replies, "is_stopping", True)
             key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             late.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" + key)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from procman.interface.embedded import InterfaceThread
+from procman.interface.request import Request, Target
 from procman.interface.workplace import build_page, is_for_page
 from procman.layers.base import Send
 from procman.layers.memory import InMemoryChannelLayer
@@ -79,7 +80,7 @@ def test_the_page_shows_its_text_as_it_is_and_loads_again_by_itself() -> None:
 )
 def test_only_a_person_who_asks_for_a_page_gets_it(method: str, accept: bytes | None, expected: bool) -> None:
     headers = [(b"host", b"x")] + ([(b"accept", accept)] if accept is not None else [])
-    assert is_for_page({"method": method, "headers": headers}) is expected
+    assert is_for_page(Request(method, Target(b"/", b""), headers, "1.1")) is expected
 
 
 def test_a_browser_that_waits_and_one_that_asks_are_shown_the_page_and_a_program_waits(site: Site) -> None:

@@ -1,0 +1,99 @@
+"""What the connections of one interface server share: settings, the project, the switchboard, counts.
+
+Answers what needs no worker (``local_response``), and writes the access log. Does no I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from procman.clock import Clock, SystemClock
+from procman.interface import access, connection
+from procman.interface.errors import Refusal
+from procman.interface.messages import ResponseStart, decode_path, full_path
+from procman.interface.replies import Replies
+from procman.interface.request import Request
+from procman.settings import InterfaceSettings, ProjectConfiguration
+
+if TYPE_CHECKING:
+    from procman.interface.exchange import Exchange
+    from procman.interface.http import Client
+
+access_logger = logging.getLogger("procman.interface.access")
+
+
+class Connection(Protocol):
+    """An open connection, HTTP or WebSocket, as the server sees it."""
+
+    def shutdown(self) -> None:
+        """The server stops."""
+
+    def tick(self, now: float) -> None:
+        """Look at the deadlines."""
+
+    def abort(self) -> None:
+        """Drop it."""
+
+
+class Site:
+    """One interface server's common knowledge."""
+
+    def __init__(
+        self,
+        settings: InterfaceSettings,
+        project: ProjectConfiguration,
+        replies: Replies,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings
+        self.project = project
+        self.replies = replies
+        self.now = (clock or SystemClock()).monotonic
+        self.limits = connection.Limits(
+            settings.max_waiting_frames,
+            settings.max_message_size * 2,
+            settings.handshake_timeout,
+            settings.ping_interval,
+            settings.ping_timeout,
+        )
+        self.connections: set[Connection] = set()
+        self.request_count = 0
+        self.date = b""  # value of the Date header; the server's tick renews it
+
+    def full_path(self, target: bytes) -> str:
+        """The path of a request as applications see it."""
+        return full_path(decode_path(target), self.settings.root_path)
+
+    def local_response(self, request: Request) -> ResponseStart | None:
+        """The response to a request that no worker is needed for."""
+        return None
+
+    def too_large(self) -> Refusal:
+        """What a client is told whose body is over the limit."""
+        return Refusal(413, f"The request's body is over the limit of {self.settings.max_body_size} bytes.")
+
+    def log_request(self, exchange: Exchange) -> None:
+        """Write the line of a request that is over."""
+        if self.settings.access_log:
+            self._log(
+                exchange.request.method, exchange.path, exchange.status, exchange.writer.size,
+                self.now() - exchange.started, exchange.client.host,
+            )  # fmt: skip
+
+    def log_refusal(self, refusal: Refusal, client: Client) -> None:
+        """Write the line of what was no request."""
+        if self.settings.access_log:
+            self._log("-", "-", refusal.status, len(refusal.text) + 1, 0.0, client.host)
+
+    def _log(self, method: str, path: str, status: int, size: int, duration: float, client: str) -> None:
+        line = access.request_line(method, path, status, size, duration, client)
+        details = {
+            "method": method,
+            "path": path,
+            "status": status,
+            "size": size,
+            "time_taken": duration,
+            "client": client,
+        }
+        access_logger.info("%s", line, extra={"action": access.REQUEST, "details": details})
