@@ -156,6 +156,9 @@ class InterfaceSettings(_Settings):
     max_message_size: int = setting(
         MIB, "Largest WebSocket message; larger ones close the socket with 1009.", unit="bytes", minimum=1
     )
+    websocket_compression: bool = setting(
+        False, "Agree to compressed WebSocket messages (permessage-deflate), each compressed by itself."
+    )
     max_waiting_frames: int = setting(
         64, "Frames of one socket that wait for their consumer; past it reading from that socket pauses.", minimum=1
     )

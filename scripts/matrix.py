@@ -36,8 +36,11 @@ class Outcome:
     is_good: bool
 
 
-def find_python(version: str) -> str | None:
-    """Path of an executable of Python *version* (such as ``3.13``), pyenv's newest first; None: there is none."""
+def find_python(version: str, code: str = "") -> str | None:
+    """Path of an executable of Python *version* (such as ``3.13``), pyenv's newest first; None: there is none.
+
+    *code* is what it must be able to run with status 0; by default it must be that version and have ``venv``.
+    """
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     found = sorted(
         (path for path in root.glob(f"{version}.*") if re.fullmatch(r"[\d.]+", path.name)),
@@ -47,7 +50,7 @@ def find_python(version: str) -> str | None:
     candidates = [str(path / "bin" / "python") for path in found]
     if on_path := shutil.which(f"python{version}"):
         candidates.append(on_path)
-    code = f"import sys, venv; sys.exit(sys.version_info[:2] != {tuple(map(int, version.split('.')))})"
+    code = code or f"import sys, venv; sys.exit(sys.version_info[:2] != {tuple(map(int, version.split('.')))})"
     for candidate in candidates:
         # A shim of pyenv is on the PATH even where the version behind it is not chosen; it exits with 127.
         if not subprocess.run([candidate, "-c", code], capture_output=True, check=False).returncode:

@@ -63,6 +63,7 @@ class Close(NamedTuple):
     """Send a close frame with *code*."""
 
     code: int
+    reason: str = ""
 
 
 class Abort(NamedTuple):
@@ -82,6 +83,7 @@ class End(NamedTuple):
 
     code: int
     order: int | None
+    reason: str = ""
 
 
 class Mirror(NamedTuple):
@@ -122,6 +124,7 @@ class Connection:
     __slots__ = (
         "accepted",
         "close_code",
+        "close_reason",
         "data_at",
         "ended",
         "given",
@@ -153,6 +156,7 @@ class Connection:
         self.accepted = False
         self.ended = False
         self.close_code = 0
+        self.close_reason = ""  # the client's
         self.since = self.data_at = now
         self.ping_at = 0.0
 
@@ -182,11 +186,12 @@ class Connection:
         self.data_at = now
         self.ping_at = 0.0
 
-    def lost(self, code: int = 0) -> list[Action]:
-        """The client's close frame came (*code*) or the connection has gone (0)."""
+    def lost(self, code: int = 0, reason: str = "") -> list[Action]:
+        """The client's close frame came (*code*, *reason*) or the connection has gone (0)."""
         if self.state is State.CLOSED:
             return NOTHING
         self.state = State.CLOSED
+        self.close_reason = reason
         self.close_code = code or self.close_code or ABNORMAL
         self.held = None
         return self._end_when_done()
@@ -276,7 +281,7 @@ class Connection:
 
     # -- events of this process --------------------------------------------------------------------------------------
 
-    def close(self, code: int, now: float) -> list[Action]:
+    def close(self, code: int, now: float, reason: str = "") -> list[Action]:
         """End the socket from our side."""
         if self.state is State.CONNECTING:
             return self._refuse(503, "The server is stopping.")
@@ -286,7 +291,7 @@ class Connection:
         self.close_code = code
         self.since = now
         # The client's answer can only be seen by reading; data frames before it are dropped.
-        return [Close(code), *self._resume()]
+        return [Close(code, reason), *self._resume()]
 
     def disown(self, now: float) -> list[Action]:
         """The layer has already run this socket's disconnect: close it and run nothing more for it."""
@@ -353,7 +358,7 @@ class Connection:
         if reply.frame is not None:
             actions.append(Write(reply.frame))
         if reply.close:
-            actions += self.close(reply.close, now)
+            actions += self.close(reply.close, now, reply.reason)
         return actions
 
     def _refuse(self, status: int, text: str) -> list[Action]:
@@ -369,7 +374,7 @@ class Connection:
             return [End(self.close_code, None)]
         order = self.order
         self.order += 1
-        return [End(self.close_code, order)]
+        return [End(self.close_code, order, self.close_reason)]
 
     def _is_full(self, divisor: int) -> bool:
         limits = self.limits

@@ -1,17 +1,59 @@
 """What a WebSocket handshake must be beyond its protocol, and the answer to one that is not.
 
 Pure. The protocol itself (key, version, upgrade headers) is checked by the ``websockets`` library; here stand the rules
-that protect the application: no bytes that end a header line for somebody, and no foreign pages. The sub-protocol is
-chosen here too.
+that protect the application: no bytes that end a header line for somebody, and no foreign pages. The sub-protocol and
+the extension are chosen here too.
 """
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import NamedTuple
+
+from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from procman.interface.errors import Refusal
 from procman.interface.messages import Header, has_forbidden_bytes
 from procman.interface.origin import is_allowed
 from procman.log import escape
+
+# The library logs what clients get wrong; what matters of it is logged by the caller.
+_quiet = logging.getLogger("procman.interface.handshake")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False
+_quiet.setLevel(logging.CRITICAL + 1)
+# Neither side may refer to earlier messages: that takes memory per socket, and one frame could not go to many clients.
+_DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+
+
+class Answer(NamedTuple):
+    """The response to a handshake; *window_bits* is the largest window of compressed messages, 0 for no compression."""
+
+    status: int
+    data: bytes
+    window_bits: int = 0
+
+
+def answer(path: str, headers: Sequence[Header], protocols: Sequence[str], compression: bool) -> Answer:
+    """What a handshake whose protocol is right is answered (status 101), and what another one is."""
+
+    def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+        chosen = choose_protocol(offered, protocols)
+        return Subprotocol(chosen) if chosen else None
+
+    extensions = [_DEFLATE] if compression else []
+    protocol = ServerProtocol(extensions=extensions, select_subprotocol=choose, logger=_quiet)
+    fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    response = protocol.accept(Request(path, fields))
+    bits = [each.local_max_window_bits for each in protocol.extensions if isinstance(each, PerMessageDeflate)]
+    protocol.send_response(response)
+    return Answer(response.status_code, b"".join(protocol.data_to_send()), bits[0] if bits else 0)
 
 
 def check(headers: Sequence[Header], allowed_hosts: Sequence[str], debug: bool) -> None:

@@ -27,7 +27,10 @@ SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
-REPLY_KEYS = frozenset(("accept", "text", "bytes", "close"))
+REPLY_KEYS = frozenset(("accept", "text", "bytes", "close", "reason"))
+# Beside 3000 to 4999: what may stand in a close frame (RFC 6455, 7.4, and the registry it began).
+SENDABLE_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+MAX_REASON = 123  # bytes of a close frame's text: a control frame's 125 without the code
 _TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 # What would end a header line early, or be read as its end by a lenient client.
 _FORBIDDEN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -125,9 +128,13 @@ def build_receive(reply_channel: str, path: str, data: str | bytes, order: int) 
     return {"reply_channel": reply_channel, "path": path, kind: data, "order": order}
 
 
-def build_disconnect(reply_channel: str, path: str, code: int, order: int) -> dict[str, Any]:
-    """The ``websocket.disconnect`` message; *reply_channel* only identifies the socket by now."""
-    return {"reply_channel": reply_channel, "code": code, "path": path, "order": order}
+def build_disconnect(reply_channel: str, path: str, code: int, order: int, reason: str = "") -> dict[str, Any]:
+    """The ``websocket.disconnect`` message; *reply_channel* only identifies the socket by now.
+
+    ``reason`` is what the client gave for it, and only there if it gave one.
+    """
+    message = {"reply_channel": reply_channel, "code": code, "path": path, "order": order}
+    return message | {"reason": reason} if reason else message
 
 
 def _add_addresses(message: dict[str, Any], client: Address, server: Address) -> None:
@@ -216,12 +223,13 @@ def parse_chunk(message: Mapping[str, Any]) -> tuple[bytes, bool]:
 
 
 class SocketReply(NamedTuple):
-    """A reply to a WebSocket, ready to be written: *frame* is complete, *close* a close code or 0."""
+    """A reply to a WebSocket, ready to be written: *frame* is complete, *close* a code or 0, *reason* its text."""
 
     accept: bool | None = None
     frame: bytes | None = None
     has_content: bool = False
     close: int = 0
+    reason: str = ""
 
 
 def parse_socket_reply(message: Mapping[str, Any]) -> SocketReply:
@@ -250,10 +258,11 @@ def parse_socket_reply(message: Mapping[str, Any]) -> SocketReply:
             raise InvalidReply(f"'text' cannot be sent as UTF-8: {error.reason}") from None
     elif data is not None:
         frame = build_frame(data, is_text=False)
-    return SocketReply(accept, frame, bool(text or data), _close_code(close))
+    code = _close_code(close)
+    return SocketReply(accept, frame, bool(text or data), code, _close_reason(message.get("reason"), code))
 
 
-_KEYS = "accept, text, bytes and close"
+_KEYS = "accept, text, bytes, close and reason"
 
 
 def _close_code(close: Any) -> int:
@@ -261,9 +270,20 @@ def _close_code(close: Any) -> int:
         return 0
     if close is True:
         return 1000
-    if isinstance(close, int) and (3000 <= close <= 4999 or close in (1000, 1001, 1002, 1003, *range(1007, 1015))):
+    if isinstance(close, int) and (3000 <= close <= 4999 or close in SENDABLE_CLOSE_CODES):
         return close
     raise InvalidReply(f"'close' is {close!r}; it must be True, 1000, or a code from 3000 to 4999")
+
+
+def _close_reason(reason: Any, code: int) -> str:
+    if reason is None:
+        return ""
+    try:
+        if code and isinstance(reason, str) and len(reason.encode()) <= MAX_REASON:
+            return reason
+    except UnicodeEncodeError:
+        pass
+    raise InvalidReply(f"'reason' is {reason!r}; it goes with 'close' and is a str of at most {MAX_REASON} bytes")
 
 
 def build_frame(payload: bytes, is_text: bool) -> bytes:

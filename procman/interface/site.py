@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from procman.clock import Clock, SystemClock
 from procman.interface import access, connection
 from procman.interface.errors import Refusal
+from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
 from procman.interface.replies import Replies
 from procman.interface.request import Request
@@ -59,6 +60,7 @@ class Site:
         )
         self.connections: set[Connection] = set()
         self.request_count = 0
+        self.deflater = Deflater()
         self.date = b""  # value of the Date header; the server's tick renews it
 
     def full_path(self, target: bytes) -> str:

@@ -1,29 +1,22 @@
 """One WebSocket on one transport: bytes to events of ``connection.Connection``, its actions back to bytes.
 
-``http.HTTPProtocol`` hands over a connection whose request asks for it (``begin``). The handshake and the frame parser
-are those of the ``websockets`` library (sans-IO); frames that go out are built once by ``messages``. Per socket there
-is no task, no coroutine, no timer and no closure: the server's tick looks at deadlines. Refuses compression (35 KiB per
-socket). Longer than a module should be, because one object per socket has to be both what the event loop calls and what
-carries out each action: a second object would cost every idle socket memory.
+``http.HTTPProtocol`` hands over a connection whose request asks for it (``begin``). ``frames`` reads what comes in,
+``messages`` builds frames that go out once for all. Per socket there is no task, coroutine, timer or closure, and no
+compression state: the server's tick looks at deadlines, and what is known of a socket is plain data. Longer than a
+module should be, because one object per socket has to be both what the event loop calls and what carries out each
+action: a second object would cost every idle socket memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from websockets.datastructures import Headers
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request as HandshakeRequest
-from websockets.http11 import Response
-from websockets.protocol import OPEN, SERVER, Protocol
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from procman.interface import access, connection, handshake
 from procman.interface.errors import InvalidReply, Refusal
+from procman.interface.frames import PING, PONG, Closed, Failure, FrameDecoder, Ping, build_close, build_control
 from procman.interface.messages import (
     SocketReply,
     build_connect,
@@ -44,14 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("procman.interface")
 access_logger = logging.getLogger("procman.interface.access")
-# The library logs handshakes and parser errors of clients; what matters of them is logged here.
-_quiet = logging.getLogger("procman.interface.parser")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False
-_quiet.setLevel(logging.CRITICAL + 1)
-
-# Bytes parsed at a time: what a paused socket has received beyond its limits is kept unparsed, as bytes.
-SLICE = 4096
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -60,35 +45,31 @@ class WebSocketProtocol(asyncio.Protocol):
     __slots__ = (
         "client",
         "connection",
-        "fragments",
+        "decoder",
         "is_behind",
-        "is_text",
         "offer_id",
-        "parser",
         "path",
         "pending",
         "reply_channel",
         "site",
         "tokens",
         "transport",
-        "unread",
+        "window_bits",
     )
 
     def __init__(self, site: Site) -> None:
         self.site = site
         self.transport: asyncio.Transport
-        self.pending: tuple[ServerProtocol, Response] | None = None
-        self.parser: Protocol | None = None
+        self.pending = b""  # the answer to the handshake, once the application accepts
+        self.window_bits = 0  # of compressed messages; 0: none were agreed to
+        self.decoder: FrameDecoder | None = None
         self.connection: connection.Connection | None = None
         self.reply_channel = ""
         self.path = ""
         self.client = ""
         self.offer_id = 0
-        self.fragments: bytearray | None = None
-        self.is_text = False
         self.is_behind = False
         self.tokens: list[int] | None = None
-        self.unread: bytes = b""
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
@@ -106,8 +87,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._answer_tokens(False)
         if self.connection is not None:
             self._do(self.connection.lost())
-        self.parser = self.pending = None
-        self.unread = b""
+        self.decoder = None
 
     def pause_writing(self) -> None:
         """The client reads slower than it is written to."""
@@ -124,80 +104,54 @@ class WebSocketProtocol(asyncio.Protocol):
         if socket is None:
             return  # its handshake was refused
         socket.alive(self.site.now())
-        if self.parser is None:
+        decoder = self.decoder
+        if decoder is not None:
+            decoder.feed(data)
+            if not socket.is_paused:
+                self._read()
+        elif socket.state is connection.State.CONNECTING:
             # Before the answer to its handshake a client has nothing to say, and after its close frame nobody listens.
-            if socket.state is connection.State.CONNECTING:
-                self._do([connection.Abort(), *socket.lost()])
-        elif self.unread:
-            self.unread += data
-        elif socket.is_paused:
-            self.unread = bytes(data)
-        elif len(data) <= SLICE:
-            self._parse(data)
-        else:
-            self.unread = bytes(data)
-            self._parse_unread()
+            self._do([connection.Abort(), *socket.lost()])
 
     # -- client bytes ------------------------------------------------------------------------------------------------
 
-    def _parse_unread(self) -> None:
+    def _read(self) -> None:
+        """Take out of the decoder what the socket has room for."""
         socket = self.connection
         assert socket is not None
-        data, position = self.unread, 0
-        while position < len(data) and not socket.is_paused and self.parser is not None:
-            # Emptied first: parsing may end with the pause of reading, and then the rest is put back below.
-            self.unread = b""
-            self._parse(data[position : position + SLICE])
-            position += SLICE
-        self.unread = data[position:] if self.parser is not None else b""
+        while not socket.is_paused and self.decoder is not None:
+            event = self.decoder.next()
+            if event is None:
+                return
+            if isinstance(event, str | bytes):
+                self._do(socket.receive(event))
+            elif isinstance(event, Ping):
+                if socket.state is connection.State.OPEN:
+                    self._write(build_control(PONG, event.payload))
+            elif isinstance(event, Closed):
+                self._closed(event)
+            elif isinstance(event, Failure):
+                self._failed(event)
 
-    def _parse(self, data: bytes) -> None:
-        parser = self.parser
-        if parser is None:
-            return  # after the close handshake whatever still comes is dropped
-        parser.receive_data(data)
-        for event in parser.events_received():
-            assert isinstance(event, Frame)
-            opcode = event.opcode
-            if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-                self.is_text = opcode is Opcode.TEXT
-                if event.fin:
-                    self._received(event.data)
-                else:
-                    self.fragments = bytearray(event.data)
-            elif opcode is Opcode.CONT and self.fragments is not None:
-                # Joined at once, so that empty fragments without end take no memory.
-                self.fragments += event.data
-                if event.fin:
-                    fragments, self.fragments = self.fragments, None
-                    self._received(fragments)
-        self._flush()
-        if parser.close_rcvd is not None:
-            self._closed(int(parser.close_rcvd.code))
-        elif parser.parser_exc is not None:
-            self._closed(0)
-
-    def _received(self, payload: Any) -> None:
-        assert self.connection is not None and self.parser is not None
-        if not self.is_text:
-            self._do(self.connection.receive(bytes(payload)))
-            return
-        try:
-            text = str(payload, "utf-8")
-        except UnicodeDecodeError:
-            self._do(self.connection.close(1007, self.site.now()))
-            return
-        self._do(self.connection.receive(text))
-
-    def _closed(self, code: int) -> None:
-        """The close handshake is over, or the client broke the protocol: nothing more is read or written."""
-        socket, parser = self.connection, self.parser
+    def _closed(self, event: Closed) -> None:
+        """The client's close frame: the answer to ours, or answered with the same."""
+        socket = self.connection
         assert socket is not None
-        if not code and parser is not None and parser.close_sent is not None and not socket.close_code:
-            socket.close_code = int(parser.close_sent.code)
-        self.parser = None
+        self.decoder = None
+        if socket.state is connection.State.OPEN:
+            self.transport.write(build_close(event.code))
         self.transport.close()
-        self._do(socket.lost(code))
+        self._do(socket.lost(event.code, event.reason))
+
+    def _failed(self, event: Failure) -> None:
+        """The client broke the protocol. It is told, and may read that although it is still sending."""
+        socket = self.connection
+        assert socket is not None
+        self.decoder = None
+        logger.info("WebSocket %s closed with %d: %s", escape(self.path), event.code, event.text)
+        self._do(socket.close(event.code, self.site.now(), event.text))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     # -- handshake ---------------------------------------------------------------------------------------------------
 
@@ -212,22 +166,17 @@ class WebSocketProtocol(asyncio.Protocol):
                 logger.warning("WebSocket %s refused: %s", escape(self.path), refusal.reason)
             self._refuse(refusal.status, refusal.text)
             return
-        protocol = ServerProtocol(max_size=self.site.settings.max_message_size, logger=_quiet)
-        protocol.select_subprotocol = self._choose_protocol  # type: ignore[assignment, method-assign]
-        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers]
-        response = protocol.accept(HandshakeRequest(self.path, Headers(fields)))
-        if response.status_code != 101:
-            protocol.send_response(response)
-            self._log(access.REJECT, str(response.status_code))
-            self.transport.write(b"".join(protocol.data_to_send()))
+        site = self.site
+        answer = handshake.answer(
+            self.path, request.headers, site.project.ws_protocols, site.settings.websocket_compression
+        )
+        if answer.status != 101:
+            self._log(access.REJECT, str(answer.status))
+            self.transport.write(answer.data)
             self.transport.close()
             return
-        self.pending = protocol, response
+        self.pending, self.window_bits = answer.data, answer.window_bits
         self._connect(request, client)
-
-    def _choose_protocol(self, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-        chosen = handshake.choose_protocol(offered, self.site.project.ws_protocols)
-        return Subprotocol(chosen) if chosen else None
 
     def _check(self, request: Request) -> None:
         site = self.site
@@ -279,13 +228,10 @@ class WebSocketProtocol(asyncio.Protocol):
             self._do(socket.finished(None))
 
     def _do_accept(self, action: connection.Accept) -> None:
-        assert self.pending is not None and self.connection is not None
-        protocol, response = self.pending
-        self.pending = None
-        protocol.send_response(response)
-        self.transport.write(b"".join(protocol.data_to_send()))
-        # The handshake's parser holds the request; what the frames need of it is a fifth of its memory.
-        self.parser = Protocol(SERVER, max_size=self.site.settings.max_message_size, logger=_quiet)
+        assert self.connection is not None
+        self.transport.write(self.pending)
+        self.pending = b""
+        self.decoder = FrameDecoder(self.site.settings.max_message_size, self.window_bits > 0)
         self._log(access.ACCEPT)
         opened = OpenSocket(self.reply_channel, self.path, self.connection.order - 1, self.connection.session)
         self.site.replies.layer.socket_opened(opened)
@@ -295,21 +241,19 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(action.status, action.text)
 
     def _do_write(self, action: connection.Write) -> None:
-        self._write(action.frame)
+        self._write(self._compressed(action.frame))
 
     def _do_ping(self, action: connection.Ping) -> None:
-        if self.parser is not None:
-            self.parser.send_ping(b"")
-            self._flush()
+        self._write(build_control(PING))
 
     def _do_close(self, action: connection.Close) -> None:
-        if self.parser is not None and self.parser.state is OPEN:
-            self.parser.send_close(action.code)
-            self._flush()
+        if not self.transport.is_closing():
+            # Past the limit of unsent bytes too: nothing follows.
+            self.transport.write(build_close(action.code, action.reason))
         self._answer_tokens(False)
 
     def _do_abort(self, action: connection.Abort) -> None:
-        self.parser = None
+        self.decoder = None
         self.transport.abort()
 
     def _do_pause(self, action: connection.PauseReading) -> None:
@@ -318,16 +262,16 @@ class WebSocketProtocol(asyncio.Protocol):
     def _do_resume(self, action: connection.ResumeReading) -> None:
         if not self.transport.is_closing():
             self.transport.resume_reading()
-        if self.unread:
+        if self.decoder is not None and self.decoder.unread:
             # Not from within a consumer's reply: parsing may bring the next action of this socket.
-            asyncio.get_running_loop().call_soon(self._parse_rest)
+            asyncio.get_running_loop().call_soon(self._read)
 
     def _do_end(self, action: connection.End) -> None:
         assert self.connection is not None
         disconnect = None
         if action.order is not None:
             self._log(access.DISCONNECT, str(action.code))
-            disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order)
+            disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order, action.reason)
         elif self.connection.unfinished:
             # Its connect consumer would set up what no disconnect consumer takes down.
             self.site.replies.withdraw(self.offer_id)
@@ -341,17 +285,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _do_report(self, action: connection.Report) -> None:
         logger.log(logging.getLevelNamesMapping()[action.level], "WebSocket %s: %s", escape(self.path), action.text)
 
-    def _parse_rest(self) -> None:
-        if self.parser is not None and self.connection is not None and not self.connection.is_paused:
-            self._parse_unread()
-
     # -- writing -----------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        if self.parser is not None:
-            for data in self.parser.data_to_send():
-                if data:
-                    self._write(data)
 
     def _write(self, data: bytes) -> None:
         transport = self.transport
@@ -359,6 +293,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._too_slow()
         elif not transport.is_closing():
             transport.write(data)
+
+    def _compressed(self, frame: bytes) -> bytes:
+        return self.site.deflater.compress(frame, self.window_bits) if self.window_bits else frame
 
     def _too_slow(self) -> None:
         socket = self.connection
@@ -370,13 +307,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.get_write_buffer_size(),
             self.site.settings.write_limit,
         )
-        socket.close(1013, self.site.now())
-        parser = self.parser
-        if parser is not None and parser.state is OPEN:
-            # Past the limit on purpose, and nothing follows: a client that was merely slow learns why.
-            parser.send_close(1013)
-            self.transport.write(b"".join(parser.data_to_send()))
-        self._answer_tokens(False)
+        self._do(socket.close(1013, self.site.now()))
 
     def _answer_tokens(self, delivered: bool) -> None:
         tokens, self.tokens = self.tokens, None
@@ -436,7 +367,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if reply is None or socket is None:
             return
         if socket.state is connection.State.OPEN and not reply.close and reply.frame is not None:
-            self._write(reply.frame)
+            self._write(reply.frame if not self.window_bits else self._compressed(reply.frame))
         else:
             self._do(socket.group(reply, self.site.now()))
 
@@ -466,7 +397,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.site.replies.end(self, None)
             self._do(socket.disown(self.site.now()))
             # Nobody looks at its deadlines any more.
-            self.parser = None
+            self.decoder = None
             self.transport.close()
 
     def on_stop(self) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from procman.interface.errors import Refusal
-from procman.interface.handshake import build_refusal, check, choose_protocol
+from procman.interface.handshake import answer, build_refusal, check, choose_protocol
 
 
 def test_a_handshake_of_the_sites_own_page_goes_on():
@@ -46,3 +46,48 @@ def test_a_refusal_is_a_complete_response():
 )
 def test_the_first_sub_protocol_of_the_client_that_the_project_knows_is_chosen(offered, allowed, chosen):
     assert choose_protocol(offered, allowed) == chosen
+
+
+HANDSHAKE = [
+    (b"host", b"example.com"),
+    (b"upgrade", b"websocket"),
+    (b"connection", b"Upgrade"),
+    (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+    (b"sec-websocket-version", b"13"),
+]
+
+
+def test_a_handshake_is_answered_with_its_key_and_a_protocol():
+    status, data, window_bits = answer("/", [*HANDSHAKE, (b"sec-websocket-protocol", b"a, b")], ["b"], True)
+    assert (status, window_bits) == (101, 0)
+    assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in data and b"Sec-WebSocket-Protocol: b" in data
+    assert b"Extensions" not in data
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"sec-websocket-version", b"8"), (b"sec-websocket-key", b"short"), (b"upgrade", b"other")]
+)
+def test_a_broken_handshake_is_answered_with_an_error(name, value):
+    headers = [(each, value if each == name else given) for each, given in HANDSHAKE]
+    status, data, _ = answer("/", headers, [], False)
+    assert status >= 400 and data.startswith(b"HTTP/1.1 %d" % status)
+
+
+@pytest.mark.parametrize(
+    ("offer", "bits"),
+    [
+        (b"permessage-deflate; client_max_window_bits", 15),
+        (b"permessage-deflate", 15),
+        (b"permessage-deflate; server_max_window_bits=10", 10),
+        (b"x-webkit-deflate-frame, permessage-deflate", 15),
+        (b"permessage-deflate; unknown=1", 0),
+        (b"permessage-deflate; server_max_window_bits=99", 0),
+    ],
+)
+def test_compression_is_agreed_to_only_without_context_takeover(offer, bits):
+    headers = [*HANDSHAKE, (b"sec-websocket-extensions", offer)]
+    status, data, window_bits = answer("/", headers, [], True)
+    assert (status, window_bits) == (101, bits)
+    assert (b"server_no_context_takeover" in data and b"client_no_context_takeover" in data) is (bits > 0)
+    status, data, window_bits = answer("/", headers, [], False)
+    assert window_bits == 0 and b"Extensions" not in data

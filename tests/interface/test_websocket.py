@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from procman.interface.messages import build_disconnect
 from procman.layers import names, sessions
 from procman.layers.sessions import Changes, Read
 from procman.settings import InterfaceSettings, ProjectConfiguration
@@ -307,7 +308,11 @@ def test_bad_text_followed_by_a_close_frame_does_not_confuse_the_socket(site):
     client, _ = raw_open(site)
     with client:
         client.sendall(frame(Opcode.TEXT, b"\xff") + frame(Opcode.CLOSE, b"\x03\xe8"))
-        assert site.layer.take("websocket.disconnect")[1]["code"] == 1000
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    assert data[2:4] == b"\x03\xef"
+    assert site.layer.take("websocket.disconnect")[1]["code"] == 1007
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
@@ -339,14 +344,14 @@ def test_reading_pauses_when_frames_wait_and_no_frame_is_lost():
             offer, message = site.layer.take("websocket.receive")
             socket = site.server.replies.clients[channel]
             wait_until(lambda: socket.connection.is_paused)
-            assert len(socket.connection.waiting) < 8 and len(socket.unread) <= 512 * 1024
+            assert len(socket.connection.waiting) < 8 and socket.decoder.unread <= 512 * 1024
             for number in range(2000):
                 assert message["text"].startswith(f"{number}x") and message["order"] == number + 1
                 site.layer.finish(offer)
                 if number < 1999:
                     offer, message = site.layer.take("websocket.receive")
             thread.join(5)
-            assert not socket.connection.is_paused and socket.unread == b""
+            assert not socket.connection.is_paused and socket.decoder.unread == 0
 
 
 def test_a_slow_reader_is_closed_while_the_others_go_on(caplog, monkeypatch):
@@ -582,3 +587,64 @@ def test_the_sub_protocol_of_the_client_that_the_project_lists_is_agreed_to(offe
         client, _ = site.accepted(subprotocols=offered)
         assert client.subprotocol == agreed
         client.close()
+
+
+def test_messages_are_compressed_both_ways_for_clients_that_offer_it_and_only_for_them():
+    with running_interface(settings(websocket_compression=True)) as site:
+        packed, packed_channel = site.accepted(compression="deflate")
+        plain, plain_channel = site.accepted(compression=None)
+        text = "all the same " * 1000
+        with packed, plain:
+            assert packed.protocol.extensions and not plain.protocol.extensions
+            for channel in (packed_channel, plain_channel):
+                site.layer.run(site.layer.handler.on_group_add, "all", channel)
+            site.layer.run(site.layer.handler.on_group_send, "all", {"text": text})
+            assert packed.recv(5) == plain.recv(5) == text
+            site.layer.run(site.layer.handler.on_group_send, "all", {"text": "short"})
+            assert packed.recv(5) == plain.recv(5) == "short"
+            packed.send(text)
+            assert site.layer.take("websocket.receive")[1]["text"] == text
+
+
+def test_without_the_flag_no_compression_is_agreed_to(site):
+    client, _ = site.accepted(compression="deflate")
+    with client:
+        assert not client.protocol.extensions
+
+
+def test_the_reason_of_a_close_reaches_the_other_side_both_ways(site):
+    client, _ = site.accepted()
+    with client:
+        client.close(4001, "gone fishing")
+    message = site.layer.take("websocket.disconnect")[1]
+    assert (message["code"], message["reason"]) == (4001, "gone fishing")
+    client, channel = site.accepted()
+    with client:
+        site.layer.reply(channel, {"close": 4002, "reason": "come back later"})
+        with pytest.raises(ConnectionClosed) as caught:
+            client.recv(5)
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4002, "come back later")
+    assert "reason" not in build_disconnect("i!1", "/", 1000, 1)
+
+
+@pytest.mark.parametrize("reply", [{"close": 4000, "reason": 5}, {"close": 4000, "reason": "x" * 124}, {"reason": "x"}])
+def test_a_reason_that_cannot_be_sent_is_an_error_in_the_log(site, caplog, reply):
+    client, channel = site.accepted()
+    with client:
+        site.layer.reply(channel, reply)
+        site.layer.reply(channel, {"text": "still here"})
+        assert client.recv(5) == "still here"
+    assert "'reason' is" in caplog.text
+
+
+def test_a_client_that_is_still_sending_can_read_why_it_is_closed():
+    with running_interface(settings(max_message_size=1000)) as site:
+        client, _ = raw_open(site)
+        with client:
+            with contextlib.suppress(OSError):
+                client.sendall(frame(Opcode.BINARY, b"x" * 20_000_000))
+            data = b""
+            while part := client.recv(65536):
+                data += part
+        assert data[:4] == b"\x88\x1a\x03\xf1"  # 1009 and its text
+        assert site.layer.take("websocket.disconnect")[1]["code"] == 1009
