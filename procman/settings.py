@@ -159,14 +159,27 @@ class InterfaceSettings(_Settings):
     websocket_compression: bool = setting(
         False, "Agree to compressed WebSocket messages (permessage-deflate), each compressed by itself."
     )
+    max_message_rate: float = setting(
+        1000.0,
+        "Messages that one WebSocket may send per second, after a burst of as many (0: no limit); past it reading from "
+        "that socket pauses. Nothing is dropped.",
+        minimum=0,
+    )
     max_waiting_frames: int = setting(
         64, "Frames of one socket that wait for their consumer; past it reading from that socket pauses.", minimum=1
     )
     write_limit: int = setting(
         MIB,
-        "Unsent bytes of one socket; a reader that is further behind is closed with 1013.",
+        "Unsent bytes of one socket; a reader that is further behind is closed with 1013. CHANNELS_SLOW_READERS lets "
+        "messages of a group be dropped instead.",
         unit="bytes",
         minimum=1024,
+    )
+    write_timeout: float = setting(
+        10.0,
+        "Age of the oldest unsent byte of one socket; a reader that is further behind is closed with 1013.",
+        unit="seconds",
+        minimum=0.1,
     )
     ping_interval: float = setting(
         20.0, "An idle WebSocket is pinged this often; 0 switches pings off.", unit="seconds", minimum=0
@@ -245,7 +258,8 @@ class ProjectConfiguration:
 
     ``layer`` is the address URL of the channel layer, such as ``ipc:///run/user/1000/procman/3fa2.sock``;
     ``layer_config`` is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``, ``ws_protocols`` the setting
-    ``CHANNELS_WS_PROTOCOLS``: WebSocket sub-protocols that are agreed to where a client offers them.
+    ``CHANNELS_WS_PROTOCOLS``: WebSocket sub-protocols that are agreed to where a client offers them, and
+    ``slow_readers`` ``CHANNELS_SLOW_READERS``: globs of groups, each with what happens to clients that read slowly.
     """
 
     settings_module: str
@@ -254,6 +268,7 @@ class ProjectConfiguration:
     allowed_hosts: list[str] = dataclasses.field(default_factory=list)
     debug: bool = False
     ws_protocols: list[str] = dataclasses.field(default_factory=list)
+    slow_readers: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line of JSON for ``PROCMAN_PROJECT``."""

@@ -25,6 +25,8 @@ from procman.settings import ENV_LAYER, ProjectConfiguration
 
 # RFC 6455: a sub-protocol's name is a token of HTTP.
 _TOKEN = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+# What the interface can do with messages for a client that reads slowly.
+_POLICIES = ("disconnect", "drop-oldest", "latest-only")
 _IPC, _MEMORY, _REDIS = "procman.layers.ipc", "procman.layers.memory", "procman.layers.redis"
 
 
@@ -78,6 +80,7 @@ def build_configuration(
         allowed_hosts=[str(host) for host in settings.ALLOWED_HOSTS],
         debug=bool(settings.DEBUG),
         ws_protocols=_ws_protocols(settings),
+        slow_readers=_slow_readers(settings),
     )
 
 
@@ -86,6 +89,16 @@ def _ws_protocols(settings: Any) -> list[str]:
     if isinstance(chosen, str) or not all(isinstance(each, str) and _TOKEN.fullmatch(each) for each in chosen):
         raise ConfigurationError(f"CHANNELS_WS_PROTOCOLS is {chosen!r}: write a list of names, such as ['graphql-ws']")
     return list(chosen)
+
+
+def _slow_readers(settings: Any) -> dict[str, str]:
+    chosen = getattr(settings, "CHANNELS_SLOW_READERS", None) or {}
+    if isinstance(chosen, dict) and all(isinstance(k, str) and v in _POLICIES for k, v in chosen.items()):
+        return dict(chosen)
+    raise ConfigurationError(
+        f"CHANNELS_SLOW_READERS is {chosen!r}: write a dict of group names or globs, each with one of "
+        f"{', '.join(_POLICIES)}, such as {{'ticker.*': 'latest-only'}}"
+    )
 
 
 def _describe_layer(settings_module: Any, load: bool) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,8 @@ has gone. ``websocket.py`` turns bytes into the events and carries out the actio
 
 Rules kept here: at most one frame of a socket is with the workers; frames run in the order they came in; each is
 offered once; an accepted socket ends with exactly one disconnect, after its last frame. Frames that wait are bounded by
-number and by bytes: past that, reading from the socket pauses, and the client's TCP stack holds the rest.
+number and by bytes, and those that come by their rate: past that, reading from the socket pauses, and the client's TCP
+stack holds the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from procman.layers import sessions
 
 CLOSE_TIMEOUT = 5.0  # seconds a client has to answer our close frame, as long as browsers take to give up
 ABNORMAL = 1006  # RFC 6455, 7.1.5: the connection ended without a close frame
+BURST = 1.0  # seconds of messages at the highest rate that may come at once
 HELD_REPLIES = 64  # group messages kept for a socket whose accept is still to come
 
 
@@ -112,6 +114,7 @@ class Limits(NamedTuple):
     handshake_timeout: float = 20.0
     ping_interval: float = 20.0
     ping_timeout: float = 30.0
+    message_rate: float = 0.0  # per second; 0: no limit
 
 
 class Connection:
@@ -130,9 +133,11 @@ class Connection:
         "given",
         "held",
         "is_paused",
+        "is_throttled",
         "limits",
         "order",
         "ping_at",
+        "rate_at",
         "session",
         "since",
         "state",
@@ -153,6 +158,8 @@ class Connection:
         self.waiting_bytes = 0
         self.held: list[SocketReply] | None = None
         self.is_paused = False
+        self.is_throttled = False  # paused for its rate of messages
+        self.rate_at = 0.0  # when the messages so far would have come at the highest rate
         self.accepted = False
         self.ended = False
         self.close_code = 0
@@ -166,20 +173,26 @@ class Connection:
         """The handshake is fine: ask the application."""
         return [self._offer(None)]
 
-    def receive(self, data: str | bytes) -> list[Action]:
+    def receive(self, data: str | bytes, now: float) -> list[Action]:
         """A complete message came in. After our close frame it is dropped, as RFC 6455 asks."""
         if self.state is not State.OPEN:
             return NOTHING
+        rate = self.limits.message_rate
+        if rate:
+            self.rate_at = max(self.rate_at, now) + 1.0 / rate
+            if self.rate_at - now > BURST and not self.is_throttled:
+                self.is_throttled = True
+                return [*self._pause(), *self._receive(data)]
+        return self._receive(data)
+
+    def _receive(self, data: str | bytes) -> list[Action]:
         if not self.unfinished and not self.waiting:
             return [self._offer(data)]
         if self.waiting is None:
             self.waiting = deque()
         self.waiting.append(data)
         self.waiting_bytes += len(data)
-        if not self.is_paused and self._is_full(1):
-            self.is_paused = True
-            return [PauseReading()]
-        return NOTHING
+        return self._pause() if self._is_full(1) else NOTHING
 
     def alive(self, now: float) -> None:
         """Bytes came in: the client is there."""
@@ -240,7 +253,7 @@ class Connection:
             data = self.waiting.popleft()
             self.waiting_bytes -= len(data)
             actions.append(self._offer(data))
-            if self.is_paused and not self._is_full(2):
+            if not self.is_throttled and not self._is_full(2):
                 actions += self._resume()
             return actions
         if self.state is State.CLOSED:
@@ -302,6 +315,10 @@ class Connection:
     def tick(self, now: float) -> list[Action]:
         """Deadlines and pings. Called a few times within the shortest of the timeouts."""
         limits = self.limits
+        if self.is_throttled and self.rate_at - now <= BURST:
+            self.is_throttled = False
+            if not self._is_full(2):
+                return self._resume()
         if self.state is State.OPEN:
             if not limits.ping_interval:
                 return NOTHING
@@ -380,6 +397,12 @@ class Connection:
         limits = self.limits
         count = len(self.waiting) if self.waiting else 0
         return count * divisor >= limits.max_waiting_frames or self.waiting_bytes * divisor >= limits.max_waiting_bytes
+
+    def _pause(self) -> list[Action]:
+        if self.is_paused:
+            return []
+        self.is_paused = True
+        return [PauseReading()]
 
     def _resume(self) -> list[Action]:
         if not self.is_paused or self.state is State.CLOSED:

@@ -61,7 +61,7 @@ class InterfaceThread:
         """Serve by *project* from now on; its layer is that of before. Any thread may call it."""
 
         def change(server: InterfaceServer) -> None:
-            server.site.project = project
+            server.site.use(project)
 
         self._call(change)
 

@@ -221,7 +221,7 @@ class Exchange:
         if not self.is_over and not self.connection.is_behind:
             self.answer_tokens(True)
 
-    def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
+    def on_group(self, group: str, message: dict[str, Any], reply: SocketReply | None) -> None:
         """A response that was sent to a group."""
         self.on_reply(message, None)
 

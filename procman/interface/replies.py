@@ -31,7 +31,7 @@ class Client(Protocol):
     def on_reply(self, message: dict[str, Any], token: int | None) -> None:
         """A message for this client."""
 
-    def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
+    def on_group(self, group: str, message: dict[str, Any], reply: SocketReply | None) -> None:
         """A message for a group that this client is in; *reply* is its prebuilt form for sockets, if it has one."""
 
     def on_finished(self, session: bytes | None) -> None:
@@ -207,7 +207,7 @@ class Replies:
             if "status" not in message:  # a response, for the HTTP clients among them
                 logger.error("message to the %d clients of group %s dropped: %s", len(members), escape(group), error)
         for member in members:
-            member.on_group(message, reply)
+            member.on_group(group, message, reply)
 
     def on_flush(self) -> None:
         """Forget all memberships."""

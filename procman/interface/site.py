@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from procman.clock import Clock, SystemClock
 from procman.interface import access, connection
+from procman.interface.backlog import Policies
 from procman.interface.errors import Refusal
 from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
@@ -48,7 +49,7 @@ class Site:
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings
-        self.project = project
+        self.use(project)
         self.replies = replies
         self.now = (clock or SystemClock()).monotonic
         self.limits = connection.Limits(
@@ -57,11 +58,17 @@ class Site:
             settings.handshake_timeout,
             settings.ping_interval,
             settings.ping_timeout,
+            settings.max_message_rate,
         )
         self.connections: set[Connection] = set()
         self.request_count = 0
         self.deflater = Deflater()
         self.date = b""  # value of the Date header; the server's tick renews it
+
+    def use(self, project: ProjectConfiguration) -> None:
+        """Serve by *project* from now on."""
+        self.project = project
+        self.policies = Policies(project.slow_readers)
 
     def full_path(self, target: bytes) -> str:
         """The path of a request as applications see it."""

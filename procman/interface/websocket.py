@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procman.interface import access, connection, handshake
+from procman.interface.backlog import Backlog, Policy
 from procman.interface.errors import InvalidReply, Refusal
 from procman.interface.frames import PING, PONG, Closed, Failure, FrameDecoder, Ping, build_close, build_control
 from procman.interface.messages import (
@@ -43,10 +44,10 @@ class WebSocketProtocol(asyncio.Protocol):
     """One WebSocket from its handshake to its end."""
 
     __slots__ = (
+        "backlog",
         "client",
         "connection",
         "decoder",
-        "is_behind",
         "offer_id",
         "path",
         "pending",
@@ -68,7 +69,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.path = ""
         self.client = ""
         self.offer_id = 0
-        self.is_behind = False
+        self.backlog: Backlog | None = None  # only while the client reads slower than it is written to
         self.tokens: list[int] | None = None
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
@@ -85,17 +86,28 @@ class WebSocketProtocol(asyncio.Protocol):
         """The connection has gone."""
         self.site.connections.discard(self)
         self._answer_tokens(False)
+        if self.backlog is not None and self.backlog.dropped:
+            self._report_dropped(self.backlog.dropped)
+        self.backlog = None
         if self.connection is not None:
             self._do(self.connection.lost())
         self.decoder = None
 
     def pause_writing(self) -> None:
         """The client reads slower than it is written to."""
-        self.is_behind = True
+        if self.backlog is None:
+            self.backlog = Backlog(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
-        self.is_behind = False
+        """The client has caught up with what the transport held: what waits may follow."""
+        backlog, self.backlog = self.backlog, None
+        while backlog is not None and (waiting := backlog.take()) is not None:
+            self._write(waiting.frame, waiting.policy is Policy.DISCONNECT)
+            if self.backlog is not None:  # it is behind again: the rest waits on
+                self.backlog.take_over(backlog)
+                return
+        if backlog is not None and backlog.dropped:
+            self._report_dropped(backlog.dropped)
         self._answer_tokens(True)
 
     def data_received(self, data: bytes) -> None:
@@ -124,7 +136,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if event is None:
                 return
             if isinstance(event, str | bytes):
-                self._do(socket.receive(event))
+                self._do(socket.receive(event, self.site.now()))
             elif isinstance(event, Ping):
                 if socket.state is connection.State.OPEN:
                     self._write(build_control(PONG, event.payload))
@@ -287,27 +299,65 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, is_required: bool = True) -> None:
         transport = self.transport
-        if self.is_behind and transport.get_write_buffer_size() > self.site.settings.write_limit:
-            self._too_slow()
-        elif not transport.is_closing():
+        if transport.is_closing():
+            return
+        if self.backlog is None:
             transport.write(data)
+            if self.backlog is not None and is_required:
+                self.backlog.required(self.site.now())
+        elif self.backlog.is_empty:
+            transport.write(data)
+            self.backlog.written(len(data), is_required, self.site.now())
+            self._check_backlog()
+        else:
+            self._wait(data, "", Policy.DISCONNECT)
+
+    def _write_to_group(self, data: bytes, group: str) -> None:
+        """Write a message of *group*; what its policy is matters only for a client that is behind."""
+        if self.backlog is None:
+            if not self.transport.is_closing():
+                self.transport.write(data)
+            if self.backlog is not None and self.site.policies.of(group) is Policy.DISCONNECT:
+                self.backlog.required(self.site.now())
+            return
+        policy = self.site.policies.of(group)
+        if policy is Policy.DISCONNECT:
+            self._write(data)
+        else:
+            self._wait(data, group, policy)
+
+    def _wait(self, data: bytes, group: str, policy: Policy) -> None:
+        assert self.backlog is not None
+        self.backlog.add(data, group, policy, self.site.settings.write_limit, self.site.now())
+        self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        """End a socket whose client is too far behind with what must arrive."""
+        backlog, settings = self.backlog, self.site.settings
+        assert backlog is not None
+        buffered = self.transport.get_write_buffer_size()
+        unsent, age = backlog.unsent(buffered), backlog.age(buffered, self.site.now())
+        if age is not None and (age > settings.write_timeout or unsent > settings.write_limit):
+            self._too_slow(unsent, age)
 
     def _compressed(self, frame: bytes) -> bytes:
         return self.site.deflater.compress(frame, self.window_bits) if self.window_bits else frame
 
-    def _too_slow(self) -> None:
-        socket = self.connection
+    def _too_slow(self, unsent: int, age: float) -> None:
+        socket, settings = self.connection, self.site.settings
         if socket is None or socket.state is not connection.State.OPEN:
             return
         logger.warning(
-            "WebSocket %s closed with 1013: its client has not read %d bytes, over the limit of %d",
-            escape(self.path),
-            self.transport.get_write_buffer_size(),
-            self.site.settings.write_limit,
+            "WebSocket %s closed with 1013: its client has not read %d bytes for %.1f s (limits: %d bytes, %g s)",
+            *(escape(self.path), unsent, age, settings.write_limit, settings.write_timeout),
         )
         self._do(socket.close(1013, self.site.now()))
+
+    def _report_dropped(self, number: int) -> None:
+        text = "WebSocket %s: %d group messages were dropped, as its client was behind"
+        logger.warning(text, escape(self.path), number)
 
     def _answer_tokens(self, delivered: bool) -> None:
         tokens, self.tokens = self.tokens, None
@@ -342,7 +392,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._wait_written(token)
 
     def _wait_written(self, token: int) -> None:
-        if self.is_behind and not self.transport.is_closing():
+        if self.backlog is not None and not self.transport.is_closing():
             self.tokens = [*(self.tokens or ()), token]
         else:
             self.site.replies.layer.written(token, not self.transport.is_closing())
@@ -361,13 +411,14 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._do(socket.merge(request))
 
-    def on_group(self, message: dict[str, Any], reply: SocketReply | None) -> None:
+    def on_group(self, group: str, message: dict[str, Any], reply: SocketReply | None) -> None:
         """Write the prebuilt frame."""
         socket = self.connection
         if reply is None or socket is None:
             return
         if socket.state is connection.State.OPEN and not reply.close and reply.frame is not None:
-            self._write(reply.frame if not self.window_bits else self._compressed(reply.frame))
+            frame = reply.frame if not self.window_bits else self._compressed(reply.frame)
+            self._write_to_group(frame, group)
         else:
             self._do(socket.group(reply, self.site.now()))
 
@@ -409,6 +460,8 @@ class WebSocketProtocol(asyncio.Protocol):
             actions = self.connection.tick(now)
             if actions:
                 self._do(actions)
+            if self.backlog is not None:
+                self._check_backlog()
 
     def close(self, code: int) -> None:
         """End this socket from our side."""

@@ -65,6 +65,7 @@ def test_a_project_without_any_setting_of_ours_is_described(project):
             "allowed_hosts": ["example.com"],
             "debug": True,
             "ws_protocols": [],
+            "slow_readers": {},
         }
     }
 
@@ -158,3 +159,14 @@ def test_the_sub_protocols_are_told(project):
 def test_sub_protocols_that_are_no_list_of_names_are_refused_in_one_line(project, value):
     error = project(settings=SETTINGS + f"CHANNELS_WS_PROTOCOLS = {value}")["error"]
     assert error.startswith("CHANNELS_WS_PROTOCOLS is") and "\n" not in error
+
+
+def test_what_happens_to_slow_readers_is_told(project):
+    value = {"ticker.*": "latest-only", "*": "disconnect"}
+    assert project(settings=SETTINGS + f"CHANNELS_SLOW_READERS = {value}")["project"]["slow_readers"] == value
+
+
+@pytest.mark.parametrize("value", ["'latest-only'", "{'a': 'drop'}", "{1: 'disconnect'}", "{'a': []}"])
+def test_a_policy_for_slow_readers_that_is_none_is_refused_in_one_line(project, value):
+    error = project(settings=SETTINGS + f"CHANNELS_SLOW_READERS = {value}")["error"]
+    assert error.startswith("CHANNELS_SLOW_READERS is") and "latest-only" in error and "\n" not in error

@@ -84,23 +84,23 @@ def test_an_open_socket_ignores_accept():
 
 def test_a_frame_waits_until_the_consumer_of_the_previous_one_has_ended():
     socket = opened()
-    assert socket.receive("a") == [Offer(1, "a")]
-    assert socket.receive("b") == []
+    assert socket.receive("a", 0.0) == [Offer(1, "a")]
+    assert socket.receive("b", 0.0) == []
     assert socket.finished(None) == [Offer(2, "b")]
 
 
 def test_a_frame_waits_while_the_connect_consumer_that_accepted_still_runs():
     socket = connecting()
     socket.reply(SocketReply(accept=True), 0.0)
-    assert socket.receive("a") == []
+    assert socket.receive("a", 0.0) == []
     assert socket.finished(None) == [Offer(1, "a")]
 
 
 def test_the_session_is_that_of_the_last_finish_which_changed_it():
     socket = opened()
-    socket.receive("a")
+    socket.receive("a", 0.0)
     socket.finished(b"one")
-    socket.receive("b")
+    socket.receive("b", 0.0)
     socket.finished(None)
     assert socket.session == b"one"
 
@@ -117,14 +117,14 @@ def test_the_layers_record_gets_the_session_of_the_connect_consumer():
     socket = connecting()
     socket.reply(SocketReply(accept=True), 0.0)
     assert socket.finished(b"one") == [Mirror(0, b"one")]
-    assert socket.receive("a") == [Offer(1, "a")]
+    assert socket.receive("a", 0.0) == [Offer(1, "a")]
     assert socket.finished(b"two") == []
 
 
 def test_what_is_merged_is_mirrored_with_the_order_of_the_next_frame():
     socket = opened()
     assert socket.merge(merging({"a": 1})) == [Mirror(0, values(a=1))]
-    socket.receive("x")
+    socket.receive("x", 0.0)
     socket.finished(None)
     assert socket.merge(merging({"b": 2}, ["a"])) == [Mirror(1, values(b=2))]
     assert socket.session == values(b=2)
@@ -133,8 +133,8 @@ def test_what_is_merged_is_mirrored_with_the_order_of_the_next_frame():
 def test_a_merge_while_a_frame_is_unfinished_and_the_frames_finish_keep_each_others_changes():
     socket = opened()
     socket.merge(merging({"both": 0, "frame": 0, "merged": 0}))
-    socket.receive("x")
-    socket.receive("y")
+    socket.receive("x", 0.0)
+    socket.receive("y", 0.0)
     assert socket.merge(merging({"both": 1, "merged": 1})) == [Mirror(1, values(both=1, frame=0, merged=1))]
     socket.merge(merging({"late": 1}))
     done = socket.finished(values(both=2, frame=2, merged=0))
@@ -148,7 +148,7 @@ def test_a_merge_while_a_frame_is_unfinished_and_the_frames_finish_keep_each_oth
 
 def test_a_frame_that_leaves_the_session_alone_keeps_what_was_merged():
     socket = opened()
-    socket.receive("x")
+    socket.receive("x", 0.0)
     socket.merge(merging({"a": 1}))
     assert socket.finished(None) == [Mirror(1, values(a=1))]
     assert socket.session == values(a=1)
@@ -156,7 +156,7 @@ def test_a_frame_that_leaves_the_session_alone_keeps_what_was_merged():
 
 def test_a_merge_after_the_client_has_left_is_in_the_disconnects_session():
     socket = opened()
-    socket.receive("x")
+    socket.receive("x", 0.0)
     socket.lost(1000)
     assert socket.merge(merging({"a": 1})) == []
     assert socket.finished(values(b=1)) == [End(1000, 2)]
@@ -176,14 +176,14 @@ def test_a_merge_that_lets_the_session_grow_too_large_is_dropped_with_an_error()
     (report,) = socket.merge(large)
     assert (report.level, socket.session) == ("ERROR", b"") and "limit" in report.text
     # What a finish has stored may be larger, and be made smaller.
-    socket.receive("x")
+    socket.receive("x", 0.0)
     socket.finished(sessions.pack({"a": b"x" * sessions.MAX_MERGED_BYTES, "b": b"1"}))
     assert socket.merge(merging(deleted=["b"])) == [Mirror(1, socket.session)]
 
 
 def test_a_merge_into_what_is_no_session_is_dropped_with_an_error():
     socket = opened()
-    socket.receive("x")
+    socket.receive("x", 0.0)
     socket.finished(b"of another kind")
     (report,) = socket.merge(merging({"a": 1}))
     assert report.level == "ERROR" and socket.session == b"of another kind"
@@ -191,8 +191,8 @@ def test_a_merge_into_what_is_no_session_is_dropped_with_an_error():
 
 def test_reading_pauses_at_the_limit_of_frames_and_resumes_at_half_of_it():
     socket = opened()
-    socket.receive("running")
-    assert [socket.receive("x") for _ in range(4)] == [[], [], [], [PauseReading()]]
+    socket.receive("running", 0.0)
+    assert [socket.receive("x", 0.0) for _ in range(4)] == [[], [], [], [PauseReading()]]
     assert socket.finished(None) == [Offer(2, "x")]
     assert socket.finished(None) == [Offer(3, "x")]
     assert socket.finished(None) == [Offer(4, "x"), ResumeReading()]
@@ -200,15 +200,15 @@ def test_reading_pauses_at_the_limit_of_frames_and_resumes_at_half_of_it():
 
 def test_reading_pauses_at_the_limit_of_bytes():
     socket = opened()
-    socket.receive("running")
-    assert socket.receive("x" * 99) == []
-    assert socket.receive("x") == [PauseReading()]
+    socket.receive("running", 0.0)
+    assert socket.receive("x" * 99, 0.0) == []
+    assert socket.receive("x", 0.0) == [PauseReading()]
 
 
 def test_a_client_that_sends_and_closes_has_its_frames_run_before_the_disconnect():
     socket = opened()
-    socket.receive("a")
-    socket.receive("b")
+    socket.receive("a", 0.0)
+    socket.receive("b", 0.0)
     assert socket.lost(1001) == []
     assert socket.finished(None) == [Offer(2, "b")]
     assert socket.finished(None) == [End(1001, 3)]
@@ -231,9 +231,9 @@ def test_the_disconnect_carries_our_code_if_the_client_does_not_answer_it():
 def test_frames_after_our_close_frame_are_dropped_and_reading_resumes_for_the_answer():
     socket = opened()
     for _ in range(5):
-        socket.receive("x")
+        socket.receive("x", 0.0)
     assert socket.close(1000, 0.0) == [Close(1000), ResumeReading()]
-    assert socket.receive("late") == []
+    assert socket.receive("late", 0.0) == []
     assert socket.waiting is not None and len(socket.waiting) == 4
 
 
@@ -261,7 +261,7 @@ def test_a_failed_connect_refuses_the_handshake(reason, status):
 def test_a_lost_frame_closes_the_socket_with_1011_and_reports_what_is_dropped():
     socket = opened()
     for _ in range(3):
-        socket.receive("x")
+        socket.receive("x", 0.0)
     report, close = socket.failed("lost", 0.0)
     assert isinstance(report, Report) and "2 waiting frames are dropped" in report.text
     assert close == Close(1011)
@@ -311,7 +311,7 @@ def test_any_byte_counts_as_a_sign_of_life():
 def test_paused_reading_suspends_pings():
     socket = opened()
     for _ in range(5):
-        socket.receive("x")
+        socket.receive("x", 0.0)
     assert socket.is_paused
     assert socket.tick(1000.0) == []
 
@@ -319,7 +319,7 @@ def test_paused_reading_suspends_pings():
 def test_after_a_pause_the_idle_time_starts_anew():
     socket = opened()
     for _ in range(5):
-        socket.receive("x")
+        socket.receive("x", 0.0)
     socket.tick(1000.0)
     while socket.is_paused:
         socket.finished(None)
@@ -329,8 +329,8 @@ def test_after_a_pause_the_idle_time_starts_anew():
 
 def test_a_disowned_socket_is_closed_and_has_no_disconnect():
     socket = opened()
-    socket.receive("a")
-    socket.receive("b")
+    socket.receive("a", 0.0)
+    socket.receive("b", 0.0)
     assert socket.disown(0.0) == [Close(1012)]
     assert socket.lost(1012) == []
 
@@ -387,7 +387,7 @@ def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(e
             case "receive":
                 if socket.state is State.OPEN and not socket.is_paused:
                     received.append(value)
-                    look(socket.receive(value))
+                    look(socket.receive(value, 0.0))
             case "finish":
                 if out:
                     out -= 1
@@ -417,3 +417,58 @@ def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(e
     assert ends == [offered[-1][0] + 1 if offered else 1] if accepted else ends == [None]
     assert [data for _, data in offered] == received[: len(received) - dropped]
     assert [order for order, _ in offered] == list(range(1, len(offered) + 1))
+
+
+RATE = LIMITS._replace(max_waiting_frames=1000, max_waiting_bytes=10_000, message_rate=10.0)
+
+
+def test_a_socket_that_sends_more_than_its_rate_is_read_no_further_until_its_time_has_come():
+    socket = opened(RATE)
+    for number in range(10):
+        assert PauseReading() not in socket.receive(f"{number}", 0.0)
+    assert PauseReading() in socket.receive("over", 0.0)
+    assert socket.waiting is not None and len(socket.waiting) == 10  # it was read: it is not lost
+    assert socket.receive("and what came with it", 0.0) == []
+    assert socket.tick(0.1) == [] and socket.is_paused
+    assert socket.tick(0.21) == [ResumeReading()] and not socket.is_paused
+
+
+def test_a_socket_within_its_rate_is_never_paused():
+    socket = opened(RATE)
+    for number in range(100):
+        assert PauseReading() not in socket.receive("x", number * 0.1)
+        socket.finished(None)
+
+
+def test_a_socket_is_read_again_only_if_neither_its_rate_nor_its_frames_forbid_it():
+    socket = opened(RATE._replace(max_waiting_frames=4))
+    for _ in range(20):
+        socket.receive("x", 0.0)
+    assert socket.is_paused and socket.is_throttled
+    for _ in range(10):
+        assert ResumeReading() not in socket.finished(None)  # its rate forbids it
+    assert socket.tick(5.0) == []  # its frames do
+    while socket.is_paused:
+        socket.finished(None)
+    assert socket.waiting is not None and len(socket.waiting) <= 2
+
+
+def test_a_socket_over_its_rate_is_closed_when_it_is_told_to():
+    socket = opened(RATE)
+    for _ in range(20):
+        socket.receive("x", 0.0)
+    assert socket.close(1012, 0.0) == [Close(1012), ResumeReading()]
+
+
+@given(st.lists(st.floats(0, 1), max_size=200))
+@settings(max_examples=50)
+def test_the_rate_holds_on_average_whatever_the_pauses(gaps):
+    socket, now, read = opened(RATE), 0.0, 0
+    for gap in gaps:
+        now += gap
+        socket.tick(now)
+        while not socket.is_paused and read < 1000:
+            socket.receive("x", now)
+            socket.finished(None)
+            read += 1
+    assert read <= 10 * (now + 1) + 1 + len(gaps)

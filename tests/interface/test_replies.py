@@ -129,7 +129,7 @@ def test_a_group_send_builds_its_frame_once_for_all(replies):
     for client in clients:
         replies.on_group_add("news", client.reply_channel)
     replies.on_group_send("news", {"text": "a"})
-    frames = {id(client.heard[0][2].frame) for client in clients}
+    frames = {id(client.heard[0][3].frame) for client in clients}
     assert len(frames) == 1
 
 
@@ -137,7 +137,7 @@ def test_a_message_for_http_clients_in_a_group_is_no_error(replies, caplog):
     client = Recorder(replies)
     replies.on_group_add("waiters", client.reply_channel)
     replies.on_group_send("waiters", {"status": 200})
-    assert client.heard == [("on_group", {"status": 200}, None)]
+    assert client.heard == [("on_group", "waiters", {"status": 200}, None)]
     assert not caplog.records
 
 

@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from procman.interface.connection import State
 from procman.interface.messages import build_disconnect
 from procman.layers import names, sessions
 from procman.layers.sessions import Changes, Read
@@ -336,7 +337,7 @@ def test_a_message_that_is_too_large_for_the_layer_closes_with_1009(site):
 
 
 def test_reading_pauses_when_frames_wait_and_no_frame_is_lost():
-    with running_interface(settings(max_waiting_frames=4)) as site:
+    with running_interface(settings(max_waiting_frames=4, max_message_rate=0)) as site:
         client, channel = site.accepted()
         with client:
             thread = threading.Thread(target=lambda: [client.send(f"{n}{'x' * 5000}") for n in range(2000)])
@@ -373,6 +374,44 @@ def test_a_slow_reader_is_closed_while_the_others_go_on(caplog, monkeypatch):
         assert (message["reply_channel"], message["code"]) == (slow_channel, 1013)
         slow.close()
         fast.close()
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "latest-only"])
+def test_a_slow_reader_of_a_group_that_may_drop_stays_and_gets_the_last_message(caplog, policy):
+    project = ProjectConfiguration("x", "fake://", allowed_hosts=["*"], slow_readers={"news": policy})
+    with running_interface(settings(write_limit=200_000, write_timeout=0.2), project) as site:
+        slow, slow_channel = raw_open(site)
+        site.layer.add("news", [slow_channel])
+        payloads = [b"%03d" % number + os.urandom(60_000) for number in range(200)]
+        for payload in payloads:
+            site.layer.send_to_group("news", {"bytes": payload})
+        socket = site.server.replies.clients[slow_channel]
+        assert socket.backlog is not None and not socket.backlog.is_empty
+        assert socket.backlog.unsent(socket.transport.get_write_buffer_size()) < 500_000
+        started = site.server.site.now()
+        wait_until(lambda: site.server.site.now() - started > 0.5)  # longer than what must arrive may take
+        with slow:
+            data = b""
+            while not data.endswith(payloads[-1]):
+                part = slow.recv(1024 * 1024)
+                assert part
+                data += part
+            assert len(data) < 60_000 * 150
+        assert socket.connection.state is not State.CLOSING
+    assert "group messages were dropped, as its client was behind" in caplog.text and "1013" not in caplog.text
+
+
+def test_a_reader_that_takes_nothing_is_closed_after_a_while_however_little_waits(caplog, monkeypatch):
+    monkeypatch.setattr("procman.interface.connection.CLOSE_TIMEOUT", 0.2)
+    with running_interface(settings(write_limit=100_000_000, write_timeout=0.3)) as site:
+        slow, channel = raw_open(site)
+        socket = site.server.replies.clients[channel]
+        while socket.backlog is None:
+            site.layer.reply(channel, {"bytes": os.urandom(1_000_000)})
+        _, message = site.layer.take("websocket.disconnect", timeout=10)
+        assert message["code"] == 1013
+        slow.close()
+    assert "closed with 1013" in caplog.text
 
 
 def test_a_group_send_reaches_the_members_that_are_here(site):
@@ -648,3 +687,17 @@ def test_a_client_that_is_still_sending_can_read_why_it_is_closed():
                 data += part
         assert data[:4] == b"\x88\x1a\x03\xf1"  # 1009 and its text
         assert site.layer.take("websocket.disconnect")[1]["code"] == 1009
+
+
+def test_a_socket_that_sends_too_often_is_slowed_down_and_loses_nothing():
+    with running_interface(settings(max_message_rate=20, ping_timeout=0.1)) as site:
+        client, _ = site.accepted()
+        started = site.server.site.now()
+        with client:
+            for number in range(40):
+                client.send(str(number))
+            for number in range(40):
+                offer, message = site.layer.take("websocket.receive")
+                assert message["text"] == str(number)
+                site.layer.finish(offer)
+            assert site.server.site.now() - started > 0.8
