@@ -193,6 +193,10 @@ class InterfaceSettings(_Settings):
     drain_timeout: float = setting(
         8.0, "Time for requests in progress when the interface stops.", unit="seconds", minimum=0
     )
+    health_path: str = setting(
+        "/-",
+        "Path of /healthz (this process answers) and /readyz (a worker takes messages); off switches them off.",
+    )
     access_log: bool = setting(True, "One log line per finished request and WebSocket.")
 
 

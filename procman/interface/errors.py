@@ -15,12 +15,14 @@ class InterfaceError(ProcmanError):
 class Refusal(InterfaceError):
     """The interface answers this request itself: send *text* with *status* and forget the request.
 
-    *retry_after* is seconds; 0 leaves the header out. *reason* is for the log, not for the client.
+    *retry_after* is seconds; 0 leaves the header out. *reason* is for the log, not for the client; *limit* is the
+    setting that the request was over, counted under that name.
     """
 
-    def __init__(self, status: int, text: str, retry_after: int = 0, reason: str = "") -> None:
+    def __init__(self, status: int, text: str, retry_after: int = 0, reason: str = "", limit: str = "") -> None:
         super().__init__(text)
         self.status, self.text, self.retry_after, self.reason = status, text, retry_after, reason
+        self.limit = limit
 
 
 class InvalidReply(InterfaceError):

@@ -126,6 +126,7 @@ class Exchange:
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer the client from here; a response that has begun can only be cut."""
+        self.site.count_refusal(refusal)
         self.answer(refusal_start(refusal))
 
     def answer(self, start: ResponseStart) -> None:
@@ -186,6 +187,7 @@ class Exchange:
     def _write(self, data: bytes) -> None:
         connection = self.connection
         if data:
+            self.site.counters.bytes_sent += len(data)
             connection.transport.write(data)
         if self.writer.has_ended:
             self.end()
@@ -263,9 +265,10 @@ class Exchange:
             if self.site.replies.is_layer_lost:
                 self.refuse(Refusal(503, "The channel layer is away; try again in a moment.", retry_after=1))
             elif not self.is_redeliverable and not self.begun:
-                self.refuse(Refusal(503, "No worker took this request in time.", retry_after=1))
+                text = "No worker took this request in time."
+                self.refuse(Refusal(503, text, retry_after=1, limit="request_timeout"))
             else:
-                self.refuse(Refusal(504, "The application did not answer in time."))
+                self.refuse(Refusal(504, "The application did not answer in time.", limit="request_timeout"))
         elif self.write_deadline:
             unsent = self.connection.transport.get_write_buffer_size()
             if unsent < self.unsent:

@@ -115,6 +115,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
+        self.site.counters.bytes_received += len(data)
         parser = self.parser
         if parser is None:
             return  # it was refused: what it still sends is dropped
@@ -187,7 +188,7 @@ class HTTPProtocol(asyncio.Protocol):
             exchange.answer(start)
         elif site.request_count > site.settings.max_requests:
             text = "Too many requests are in progress; try again in a moment."
-            exchange.refuse(Refusal(503, text, retry_after=1))
+            exchange.refuse(Refusal(503, text, retry_after=1, limit="max_requests"))
         elif request.is_complete:
             exchange.offer(is_streamed=False)
         elif request.length > site.settings.inline_body_size or request.size > site.settings.inline_body_size:
@@ -277,10 +278,10 @@ class HTTPProtocol(asyncio.Protocol):
         self.deadline = 0.0
         if self.exchange is not None:
             self.exchange.writer.keep_alive = False
-            self.exchange.refuse(Refusal(408, "The request's body did not arrive in time."))
+            self.exchange.refuse(Refusal(408, "The request's body did not arrive in time.", limit="body_timeout"))
         elif self.parser is not None and self.parser.is_in_head:
             self.parser = None
-            self._refuse(Refusal(408, "The request's headers did not arrive in time."))
+            self._refuse(Refusal(408, "The request's headers did not arrive in time.", limit="header_timeout"))
         elif self.parser is not None:
             self.transport.close()
         else:

@@ -12,6 +12,8 @@ import logging
 import secrets
 from typing import Any, Protocol
 
+from procman.clock import Clock, SystemClock
+from procman.interface.counters import Counters
 from procman.interface.errors import InvalidReply
 from procman.interface.groups import Groups
 from procman.interface.messages import SocketReply, parse_socket_reply
@@ -57,12 +59,14 @@ class Client(Protocol):
 
 
 class Replies:
-    """Implements ``InterfaceHandler`` for all clients of this process."""
+    """Implements ``InterfaceHandler`` for all clients of this process, and counts what passes."""
 
-    def __init__(self, layer: AsyncChannelLayer) -> None:
+    def __init__(self, layer: AsyncChannelLayer, clock: Clock | None = None) -> None:
         self.layer = layer
+        self.counters = Counters()
+        self._now = (clock or SystemClock()).monotonic
         self.clients: dict[str, Client] = {}
-        self.offers: dict[int, tuple[Offer, Client]] = {}
+        self.offers: dict[int, tuple[Offer, Client, float]] = {}  # with the time of the offer
         self.groups: Groups[Client] = Groups()
         self.socket_count = 0
         self.is_layer_lost = False
@@ -145,7 +149,7 @@ class Replies:
     ) -> Offer:
         body = self.layer.encode(message)
         made = Offer(next(self._offer_ids), channel, body, client.reply_channel, redeliverable, bounded, session)
-        self.offers[made.id] = (made, client)
+        self.offers[made.id] = (made, client, self._now())
         return made
 
     # -- InterfaceHandler --------------------------------------------------------------------------------------------
@@ -168,12 +172,15 @@ class Replies:
         """The consumer of an offer has ended."""
         found = self.offers.pop(offer_id, None)
         if found is not None:
-            found[1].on_finished(session)
+            offer, client, since = found
+            self.counters.finished(offer.channel, self._now() - since)
+            client.on_finished(session)
 
     def on_failed(self, offer_id: int, reason: str) -> None:
         """An offer will not be worked on."""
         found = self.offers.pop(offer_id, None)
         if found is not None:
+            self.counters.failed(reason)
             found[1].on_failed(reason)
 
     def on_begun(self, offer_id: int) -> None:
@@ -198,8 +205,10 @@ class Replies:
     def on_group_send(self, group: str, message: dict[str, Any]) -> None:
         """Fan out: the frame is built once, then written to each member."""
         members = self.groups.members(group)
+        self.counters.group_sends += 1
         if not members:
             return
+        self.counters.group_deliveries += len(members)
         try:
             reply: SocketReply | None = parse_socket_reply(message)
         except InvalidReply as error:
@@ -235,4 +244,4 @@ class Replies:
             self.is_layer_lost = False
             logger.info("channel layer found; reporting %d clients, %d offers", len(self.clients), len(self.offers))
         sockets = [socket for client in self.clients.values() if (socket := client.open_socket()) is not None]
-        return Snapshot(sockets, list(self.groups.memberships()), [offer for offer, _ in self.offers.values()])
+        return Snapshot(sockets, list(self.groups.memberships()), [offer for offer, *_ in self.offers.values()])

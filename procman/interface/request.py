@@ -123,7 +123,7 @@ class RequestParser:
             # The parser hands out a header when it is complete: one without an end is bounded here.
             self._unfinished += len(data)
             if self._unfinished > self._max_head:
-                raise Refusal(431, "The request's headers are too large.")
+                raise Refusal(431, "The request's headers are too large.", limit="max_header_bytes")
         return None
 
     def _read_again(self, rest: bytes) -> bytes | None:
@@ -150,14 +150,14 @@ class RequestParser:
         """A part of the request target."""
         self._target += url
         if len(self._target) > self._max_head:
-            raise Refusal(414, "The request's target is too long.")
+            raise Refusal(414, "The request's target is too long.", limit="max_header_bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; behind a chunked body, a trailer, which nobody is told of."""
         if self.request is None:
             self._size += len(name) + len(value)
             if self._size > self._max_head:
-                raise Refusal(431, "The request's headers are too large.")
+                raise Refusal(431, "The request's headers are too large.", limit="max_header_bytes")
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from procman.interface.errors import InvalidReply, Refusal
-from procman.interface.messages import ResponseStart
+from procman.interface.messages import Header, ResponseStart
 
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -116,10 +116,15 @@ def _parse_length(value: bytes, before: int | None) -> int:
     return int(value)
 
 
+def text_response(status: int, text: str, *headers: Header) -> ResponseStart:
+    """A whole response of one line of plain text."""
+    content = text.encode() + b"\n"
+    length = b"%d" % len(content)
+    first = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Content-Length", length)]
+    return ResponseStart(status, [*first, *headers], content, False)
+
+
 def refusal_start(refusal: Refusal) -> ResponseStart:
     """The response that tells a client of *refusal*."""
-    content = refusal.text.encode() + b"\n"
-    headers = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Content-Length", b"%d" % len(content))]
-    if refusal.retry_after:
-        headers.append((b"Retry-After", b"%d" % refusal.retry_after))
-    return ResponseStart(refusal.status, headers, content, False)
+    headers = [(b"Retry-After", b"%d" % refusal.retry_after)] if refusal.retry_after else []
+    return text_response(refusal.status, refusal.text, *headers)

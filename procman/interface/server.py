@@ -50,11 +50,12 @@ class InterfaceServer:
     ) -> None:
         self.settings = settings
         self.layer = layer
-        self.replies = Replies(layer)
+        self.replies = Replies(layer, clock)
         self.site = site(settings, project, self.replies, clock)
         self._stopping = asyncio.Event()
         self._drain_timeout = settings.drain_timeout
         self._servers: list[asyncio.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def tick_interval(self) -> float:
@@ -78,6 +79,8 @@ class InterfaceServer:
             return
         self._set_date()
         loop = asyncio.get_running_loop()
+        if self.site.health_path:
+            self._tasks.append(loop.create_task(self.site.survey.keep_asking()))
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
             self._servers.append(await create(lambda: HTTPProtocol(self.site), sock=each, backlog=BACKLOG))
@@ -141,6 +144,7 @@ class InterfaceServer:
             await asyncio.sleep(0.02)
             self.replies.tick(self.site.now())
         await self._give_up()
+        await self.site.survey.stop(self._tasks)
         if self.replies.farewells:
             await asyncio.wait(list(self.replies.farewells), timeout=GIVE_UP_TIMEOUT)
         await self.layer.close()

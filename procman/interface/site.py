@@ -9,13 +9,15 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from procman.clock import Clock, SystemClock
-from procman.interface import access, connection
+from procman.interface import access, connection, health
 from procman.interface.backlog import Policies
 from procman.interface.errors import Refusal
 from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
 from procman.interface.replies import Replies
 from procman.interface.request import Request
+from procman.interface.response import text_response
+from procman.interface.survey import MAX_AGE, Survey
 from procman.settings import InterfaceSettings, ProjectConfiguration
 
 if TYPE_CHECKING:
@@ -51,7 +53,10 @@ class Site:
         self.settings = settings
         self.use(project)
         self.replies = replies
+        self.counters = replies.counters
         self.now = (clock or SystemClock()).monotonic
+        self.survey = Survey(replies.layer, self.now)
+        self.health_path = health.normalize(settings.health_path)
         self.limits = connection.Limits(
             settings.max_waiting_frames,
             settings.max_message_size * 2,
@@ -76,24 +81,48 @@ class Site:
 
     def local_response(self, request: Request) -> ResponseStart | None:
         """The response to a request that no worker is needed for."""
-        return None
+        if not self.health_path:
+            return None
+        path = decode_path(request.path)
+        state = self.health_state()
+        found = health.answer(self.health_path, path.removeprefix(self.settings.root_path), state)
+        if found is None:
+            return None
+        if request.method not in ("GET", "HEAD"):
+            return text_response(405, "Ask with GET or HEAD.", (b"Allow", b"GET, HEAD"))
+        return text_response(*found, (b"Cache-Control", b"no-store"))
+
+    def health_state(self) -> health.State:
+        """What is known of this interface, its layer and the workers there."""
+        replies, survey = self.replies, self.survey
+        return health.State(replies.is_stopping, replies.is_layer_lost, survey.workers, survey.age, MAX_AGE)
 
     def too_large(self) -> Refusal:
         """What a client is told whose body is over the limit."""
-        return Refusal(413, f"The request's body is over the limit of {self.settings.max_body_size} bytes.")
+        text = f"The request's body is over the limit of {self.settings.max_body_size} bytes."
+        return Refusal(413, text, limit="max_body_size")
 
     def log_request(self, exchange: Exchange) -> None:
-        """Write the line of a request that is over."""
+        """Count a request that is over, and write its line."""
+        duration = self.now() - exchange.started
+        self.counters.request_over(exchange.status, duration)
         if self.settings.access_log:
             self._log(
                 exchange.request.method, exchange.path, exchange.status, exchange.writer.size,
-                self.now() - exchange.started, exchange.client.host,
+                duration, exchange.client.host,
             )  # fmt: skip
 
     def log_refusal(self, refusal: Refusal, client: Client) -> None:
-        """Write the line of what was no request."""
+        """Count what was no request, and write its line."""
+        self.counters.request_over(refusal.status, 0.0)
+        self.count_refusal(refusal)
         if self.settings.access_log:
             self._log("-", "-", refusal.status, len(refusal.text) + 1, 0.0, client.host)
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count *refusal* under the limit that it enforces, if it does."""
+        if refusal.limit:
+            self.counters.refused(refusal.limit)
 
     def _log(self, method: str, path: str, status: int, size: int, duration: float, client: str) -> None:
         line = access.request_line(method, path, status, size, duration, client)

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("procman.interface")
 access_logger = logging.getLogger("procman.interface.access")
 
+TOO_BIG = 1009
+# Words for the counter of refused handshakes: by the status of what was found wrong here, and of the application's no.
+_CHECKED = {403: "origin", 503: "stopping"}
+_ANSWERED = {403: "application", 500: "failed"}
+
 
 class WebSocketProtocol(asyncio.Protocol):
     """One WebSocket from its handshake to its end."""
@@ -112,6 +117,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: the handshake first, then frames."""
+        self.site.counters.bytes_received += len(data)
         socket = self.connection
         if socket is None:
             return  # its handshake was refused
@@ -136,6 +142,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if event is None:
                 return
             if isinstance(event, str | bytes):
+                self.site.counters.messages_received += 1
                 self._do(socket.receive(event, self.site.now()))
             elif isinstance(event, Ping):
                 if socket.state is connection.State.OPEN:
@@ -160,6 +167,8 @@ class WebSocketProtocol(asyncio.Protocol):
         socket = self.connection
         assert socket is not None
         self.decoder = None
+        if event.code == TOO_BIG:
+            self.site.counters.refused("max_message_size")
         logger.info("WebSocket %s closed with %d: %s", escape(self.path), event.code, event.text)
         self._do(socket.close(event.code, self.site.now(), event.text))
         if self.transport.can_write_eof():
@@ -176,7 +185,9 @@ class WebSocketProtocol(asyncio.Protocol):
         except Refusal as refusal:
             if refusal.status == 403:
                 logger.warning("WebSocket %s refused: %s", escape(self.path), refusal.reason)
-            self._refuse(refusal.status, refusal.text)
+            self.site.count_refusal(refusal)
+            reason = refusal.limit or _CHECKED.get(refusal.status, "malformed")
+            self._refuse(refusal.status, refusal.text, reason)
             return
         site = self.site
         answer = handshake.answer(
@@ -184,6 +195,7 @@ class WebSocketProtocol(asyncio.Protocol):
         )
         if answer.status != 101:
             self._log(access.REJECT, str(answer.status))
+            site.counters.socket_refused("malformed")
             self.transport.write(answer.data)
             self.transport.close()
             return
@@ -195,7 +207,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if site.replies.is_stopping:
             raise Refusal(503, "The server is stopping.")
         if site.replies.socket_count >= site.settings.max_sockets:
-            raise Refusal(503, "Too many WebSockets are open.")
+            raise Refusal(503, "Too many WebSockets are open.", limit="max_sockets")
         handshake.check(request.headers, site.project.allowed_hosts, site.project.debug)
 
     def _connect(self, request: Request, client: Client) -> None:
@@ -217,7 +229,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self.connection.connect()
         self.offer_id = replies.offer(self, "websocket.connect", message, session=self.connection.session)
 
-    def _refuse(self, status: int, text: str) -> None:
+    def _refuse(self, status: int, text: str, reason: str) -> None:
+        self.site.counters.socket_refused(reason)
         self._log(access.REJECT, str(status))
         self.transport.write(handshake.build_refusal(status, text))
         self.transport.close()
@@ -244,16 +257,19 @@ class WebSocketProtocol(asyncio.Protocol):
         self.transport.write(self.pending)
         self.pending = b""
         self.decoder = FrameDecoder(self.site.settings.max_message_size, self.window_bits > 0)
+        self.site.counters.sockets_opened += 1
         self._log(access.ACCEPT)
         opened = OpenSocket(self.reply_channel, self.path, self.connection.order - 1, self.connection.session)
         self.site.replies.layer.socket_opened(opened)
 
     def _do_refuse(self, action: connection.Refuse) -> None:
         if not self.transport.is_closing():
-            self._refuse(action.status, action.text)
+            self._refuse(action.status, action.text, _ANSWERED.get(action.status, "unavailable"))
 
     def _do_write(self, action: connection.Write) -> None:
-        self._write(self._compressed(action.frame))
+        frame = self._compressed(action.frame)
+        self._count_sent(frame)
+        self._write(frame)
 
     def _do_ping(self, action: connection.Ping) -> None:
         self._write(build_control(PING))
@@ -282,6 +298,7 @@ class WebSocketProtocol(asyncio.Protocol):
         assert self.connection is not None
         disconnect = None
         if action.order is not None:
+            self.site.counters.socket_closed(action.code)
             self._log(access.DISCONNECT, str(action.code))
             disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order, action.reason)
         elif self.connection.unfinished:
@@ -313,6 +330,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self._check_backlog()
         else:
             self._wait(data, "", Policy.DISCONNECT)
+
+    def _count_sent(self, frame: bytes) -> None:
+        counters = self.site.counters
+        counters.messages_sent += 1
+        counters.bytes_sent += len(frame)
 
     def _write_to_group(self, data: bytes, group: str) -> None:
         """Write a message of *group*; what its policy is matters only for a client that is behind."""
@@ -349,6 +371,8 @@ class WebSocketProtocol(asyncio.Protocol):
         socket, settings = self.connection, self.site.settings
         if socket is None or socket.state is not connection.State.OPEN:
             return
+        self.site.counters.slow_readers_closed += 1
+        self.site.counters.refused("write_limit")
         logger.warning(
             "WebSocket %s closed with 1013: its client has not read %d bytes for %.1f s (limits: %d bytes, %g s)",
             *(escape(self.path), unsent, age, settings.write_limit, settings.write_timeout),
@@ -356,6 +380,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._do(socket.close(1013, self.site.now()))
 
     def _report_dropped(self, number: int) -> None:
+        self.site.counters.slow_readers_dropped += number
         text = "WebSocket %s: %d group messages were dropped, as its client was behind"
         logger.warning(text, escape(self.path), number)
 
@@ -418,6 +443,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         if socket.state is connection.State.OPEN and not reply.close and reply.frame is not None:
             frame = reply.frame if not self.window_bits else self._compressed(reply.frame)
+            self._count_sent(frame)
             self._write_to_group(frame, group)
         else:
             self._do(socket.group(reply, self.site.now()))
@@ -444,6 +470,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Close; the disconnect has already run."""
         socket = self.connection
         if socket is not None:
+            if socket.accepted and not socket.ended:
+                self.site.counters.socket_closed(1012)
             self.site.replies.socket_count -= 1
             self.site.replies.end(self, None)
             self._do(socket.disown(self.site.now()))

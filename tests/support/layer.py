@@ -31,6 +31,8 @@ class FakeLayer(AsyncChannelLayer):
         self.answers: queue.Queue[tuple[int, bool]] = queue.Queue()
         self.gone: list[tuple[str, str]] = []
         self.is_closed = False
+        self.is_silent = False  # it never answers a question for its statistics
+        self.numbers: dict[str, Any] = {"workers": 1}
         self.send_error: Exception | None = None
         self.back: asyncio.Event | None = None  # the layer is away until it is set
         self.handler: InterfaceHandler
@@ -48,6 +50,11 @@ class FakeLayer(AsyncChannelLayer):
 
     async def close(self) -> None:
         self.is_closed = True
+
+    async def statistics(self) -> dict[str, Any]:
+        if self.is_silent:
+            await asyncio.Event().wait()
+        return dict(self.numbers)
 
     def encode(self, message: Mapping[str, Any]) -> bytes:
         body = pickle.dumps(message)
