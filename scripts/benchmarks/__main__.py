@@ -15,13 +15,19 @@ from rich.table import Table
 
 import procman
 from benchmarks import plot
+from benchmarks.interface.rows import INTERFACE_ROWS
 from benchmarks.layers.rows import LAYER_ROWS
 from benchmarks.model.rows import MODEL_ROWS
 from benchmarks.rows import ROWS as SERVER_ROWS
 from benchmarks.rows import Row
 
-ROWS = SERVER_ROWS | LAYER_ROWS | MODEL_ROWS
-GROUPS = {"layers": list(LAYER_ROWS), "model": list(MODEL_ROWS), "servers": list(SERVER_ROWS)}
+ROWS = SERVER_ROWS | INTERFACE_ROWS | LAYER_ROWS | MODEL_ROWS
+GROUPS = {
+    "interface": list(INTERFACE_ROWS),
+    "layers": list(LAYER_ROWS),
+    "model": list(MODEL_ROWS),
+    "servers": list(SERVER_ROWS),
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +45,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
     \b
     scripts/bench               all rows
     scripts/bench servers       those through servers: HTTP, WebSocket, start
+    scripts/bench interface     the interface server alone, on a core of its own: memory, CPU, latency, reconnects
     scripts/bench layers        those of the channel layers alone
     scripts/bench model         routing, dispatch and views: CPU time of a worker
     scripts/bench echo          one row

@@ -51,7 +51,7 @@ UVICORN = (str(PEERS / "uvicorn"), "--port", "{port}", "--log-level", "error", "
 
 
 @contextlib.contextmanager
-def _running(server: Server) -> Iterator[tuple[int, subprocess.Popen[bytes], Path]]:
+def running(server: Server) -> Iterator[tuple[int, subprocess.Popen[bytes], Path]]:
     """*server* started in a copy of the site: its port, process and directory. It need not answer yet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -79,8 +79,8 @@ def _under_load(load: Callable[[int, float], Sample]) -> Callable[[Server, float
     """A measurement: start the server, wait for its first answer, put *load* on it."""
 
     def measure(server: Server, seconds: float) -> Sample:
-        with _running(server) as (port, process, project):
-            _wait_for_answer(port, process, project)
+        with running(server) as (port, process, project):
+            wait_for_answer(port, process, project)
             return load(port, seconds)
 
     return measure
@@ -89,21 +89,21 @@ def _under_load(load: Callable[[int, float], Sample]) -> Callable[[Server, float
 def _boot(server: Server, seconds: float) -> Sample:
     """Milliseconds from the start of the command to the first 200."""
     started = time.perf_counter()
-    with _running(server) as (port, process, project):
-        _wait_for_answer(port, process, project)
+    with running(server) as (port, process, project):
+        wait_for_answer(port, process, project)
         return _milliseconds(time.perf_counter() - started)
 
 
 def _respawn(server: Server, seconds: float) -> Sample:
     """Milliseconds from ``kill -9`` of the only worker to an answer, by its successor, to a request made right then."""
-    with _running(server) as (port, process, project):
-        _wait_for_answer(port, process, project)
+    with running(server) as (port, process, project):
+        wait_for_answer(port, process, project)
         command = [sys.executable, "-m", "procman", "status", "--json", "--settings", "benchsite.settings"]
         status = subprocess.run(command, cwd=project, check=True, capture_output=True).stdout
         worker = next(p["pid"] for p in json.loads(status)["processes"] if p["type"] == "worker")
         killed = time.perf_counter()
         os.kill(worker, signal.SIGKILL)
-        _wait_for_answer(port, process, project)
+        wait_for_answer(port, process, project)
         return _milliseconds(time.perf_counter() - killed)
 
 
@@ -111,7 +111,7 @@ def _milliseconds(seconds: float) -> Sample:
     return {"rate": seconds * 1000, "p50_ms": seconds * 1000, "p99_ms": seconds * 1000}
 
 
-def _wait_for_answer(port: int, process: subprocess.Popen[bytes], project: Path) -> None:
+def wait_for_answer(port: int, process: subprocess.Popen[bytes], project: Path) -> None:
     """Ask until the answer is 200; the wait between tries is 2 ms, which bounds the error."""
     log = project / "log"
     deadline = time.monotonic() + 30

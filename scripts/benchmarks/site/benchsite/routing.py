@@ -1,11 +1,22 @@
 """The echo in the 1.x model."""
 
-from procman.channels import route
+from procman.channels import Group, route
 
 
 def connect(message):
     """Accept."""
     message.reply_channel.send({"accept": True})
+
+
+def join(message):
+    """Accept into the group of all."""
+    message.reply_channel.send({"accept": True})
+    Group("all").add(message.reply_channel)
+
+
+def send(message):
+    """One message to all."""
+    Group("all").send({"text": "x" * 200})
 
 
 def receive(message):
@@ -18,6 +29,8 @@ def disconnect(message):
 
 
 channel_routing = [
+    route("websocket.connect", join, path="^/group/"),
+    route("websocket.receive", send, path="^/group/"),
     route("websocket.connect", connect),
     route("websocket.receive", receive),
     route("websocket.disconnect", disconnect),
