@@ -197,6 +197,10 @@ class InterfaceSettings(_Settings):
         "/-",
         "Path of /healthz (this process answers) and /readyz (a worker takes messages); off switches them off.",
     )
+    metrics_bind: str = setting(
+        "",
+        "HOST:PORT at which each interface process answers Prometheus; interface.2 has the next port. Empty: nowhere.",
+    )
     access_log: bool = setting(True, "One log line per finished request and WebSocket.")
 
 

@@ -1,6 +1,6 @@
 """Directives that make the reference from the code: settings, commands and public modules, never typed by hand.
 
-``all-settings::`` has a table for each dataclass of ``procman.settings``; ``all-commands::`` shows the help of each
+``all-settings::`` has a table for each dataclass of ``procman.settings``; ``all-metrics::`` lists what Prometheus gets; ``all-commands::`` shows the help of each
 subcommand of ``channels-run``; ``public-modules::`` documents every module of ``procman.channels`` that is not the
 machinery of another.
 """
@@ -24,6 +24,7 @@ from sphinx.util.docutils import SphinxDirective
 from procman import channels, settings
 from procman.cli import cli
 from procman.cli.options import flag_name
+from procman.interface.metrics import COUNTER, METRICS
 
 # Modules of ``procman.channels`` that users never import: parts of a worker, and what Django itself finds.
 INTERNAL = re.compile(
@@ -101,6 +102,16 @@ def command_section(name: str) -> list[str]:
     return [title, "-" * len(title), "", ".. code-block:: text", "", *text, ""]
 
 
+def metrics_table() -> list[str]:
+    """A table of all metrics, as reStructuredText: name as Prometheus has it, type, label, meaning."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 40 12 12 36", ""]
+    lines += ["   * - Name", "     - Type", "     - Label", "     - Meaning"]
+    for each in METRICS:
+        name = f"{each.name}_total" if each.kind == COUNTER else each.name
+        lines += [f"   * - ``{name}``", f"     - {each.kind}", f"     - {each.label}".rstrip(), f"     - {each.help}"]
+    return [*lines, ""]
+
+
 def module_section(name: str) -> list[str]:
     """A section for the module *name*, as reStructuredText."""
     options = ["   :no-members:"] if name == channels.__name__ else []  # its names are documented where they are made
@@ -138,6 +149,14 @@ class AllCommands(Generated):
         return [line for name in command_names() for line in command_section(name)]
 
 
+class AllMetrics(Generated):
+    """``all-metrics::``: one table of them."""
+
+    def write(self) -> list[str]:
+        """Lines of reStructuredText."""
+        return metrics_table()
+
+
 class PublicModules(Generated):
     """``public-modules::``: a section for each public module, from its docstrings."""
 
@@ -159,6 +178,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Add the directives to *app*."""
     app.add_directive("all-settings", AllSettings)
     app.add_directive("all-commands", AllCommands)
+    app.add_directive("all-metrics", AllMetrics)
     app.add_directive("public-modules", PublicModules)
     app.connect("warn-missing-reference", is_no_class)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

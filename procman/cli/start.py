@@ -36,9 +36,13 @@ from procman.settings import (
 def command(layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
     """Start the layer, the interface and the workers, restart what crashes, and print one merged log."""
     supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
-    InterfaceSettings.load(**pick(InterfaceSettings, values))
+    interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
     LayerSettings.load(**pick(LayerSettings, values))
+    if interface.metrics_bind:
+        from procman.interface.scrape import parse_bind
+
+        parse_bind(interface.metrics_bind)
     if no_color:
         os.environ["NO_COLOR"] = "1"
     sys.exit(_start(supervisor, layer, settings, values))

@@ -20,6 +20,7 @@ from procman.clock import Clock
 from procman.errors import ConfigurationError
 from procman.interface.http import HTTPProtocol
 from procman.interface.replies import Replies
+from procman.interface.scrape import MetricsServer
 from procman.interface.site import Site
 from procman.layers.base import AsyncChannelLayer
 from procman.layers.errors import LayerError
@@ -56,6 +57,7 @@ class InterfaceServer:
         self._drain_timeout = settings.drain_timeout
         self._servers: list[asyncio.Server] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.metrics: MetricsServer | None = None
 
     @property
     def tick_interval(self) -> float:
@@ -74,9 +76,17 @@ class InterfaceServer:
 
         Raises:
             LayerUnavailable: the layer was not reached at the start.
+            ConfigurationError: metrics cannot be served where they are wanted.
         """
         if not await self._connect():
             return
+        if self.settings.metrics_bind:
+            self.metrics = MetricsServer(self.site)
+            try:
+                await self.metrics.start(self.settings.metrics_bind)
+            except ConfigurationError:
+                await self.layer.close()
+                raise
         self._set_date()
         loop = asyncio.get_running_loop()
         if self.site.health_path:
@@ -144,6 +154,8 @@ class InterfaceServer:
             await asyncio.sleep(0.02)
             self.replies.tick(self.site.now())
         await self._give_up()
+        if self.metrics is not None:
+            await self.metrics.stop()
         await self.site.survey.stop(self._tasks)
         if self.replies.farewells:
             await asyncio.wait(list(self.replies.farewells), timeout=GIVE_UP_TIMEOUT)
@@ -182,7 +194,7 @@ async def _serve(settings: InterfaceSettings, project: ProjectConfiguration, soc
     lifetime.watch_lifetime(supervisor_died)
     try:
         await server.run(sockets, on_ready=lifetime.announce_ready)
-    except LayerError as error:
+    except (LayerError, ConfigurationError) as error:
         logger.error("%s", error)
         return 1
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from procman.clock import Clock, SystemClock
 from procman.interface import access, connection, health
 from procman.interface.backlog import Policies
+from procman.interface.counters import Counters
 from procman.interface.errors import Refusal
 from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
@@ -52,10 +53,10 @@ class Site:
     ) -> None:
         self.settings = settings
         self.use(project)
-        self.replies = replies
-        self.counters = replies.counters
+        self.replies: Replies = replies
+        self.counters: Counters = replies.counters
         self.now = (clock or SystemClock()).monotonic
-        self.survey = Survey(replies.layer, self.now)
+        self.survey: Survey = Survey(replies.layer, self.now)
         self.health_path = health.normalize(settings.health_path)
         self.limits = connection.Limits(
             settings.max_waiting_frames,
@@ -66,7 +67,7 @@ class Site:
             settings.max_message_rate,
         )
         self.connections: set[Connection] = set()
-        self.request_count = 0
+        self.request_count: int = 0
         self.deflater = Deflater()
         self.date = b""  # value of the Date header; the server's tick renews it
 

@@ -31,11 +31,17 @@ class Survey:
         self._question: asyncio.Task[bool] | None = None
         self._came = 0.0
         self.statistics: dict[str, Any] = {}
+        self.is_fresh = False  # the last question was answered
 
     @property
     def workers(self) -> int | None:
         """How many worker threads were with the layer; None: it never said."""
         return self.statistics.get("workers")
+
+    @property
+    def fresh(self) -> dict[str, Any]:
+        """The answer to the last question, empty if it was not answered."""
+        return self.statistics if self.is_fresh else {}
 
     @property
     def age(self) -> float:
@@ -67,6 +73,7 @@ class Survey:
                 self.statistics = await self._layer.statistics()
         except (LayerError, NotImplementedError, TimeoutError) as error:
             logger.debug("the channel layer did not say how it is: %s", error or type(error).__name__)
+            self.is_fresh = False
             return False
-        self._came = self._now()
+        self._came, self.is_fresh = self._now(), True
         return True

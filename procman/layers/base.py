@@ -125,7 +125,8 @@ class ChannelLayer:
 
     def statistics(self) -> dict[str, Any]:
         """``messages_count``, ``messages_count_per_second``, ``messages_pending``, ``messages_max_age`` (seconds),
-        ``channel_full_count``, ``channel_full_count_per_second``, and the layer's own counters.
+        ``channel_full_count``, ``channel_full_count_per_second``, and the layer's own counters. ``channels_pending``
+        is the number of messages per channel, of the 100 channels with most.
         """
         raise NotImplementedError
 

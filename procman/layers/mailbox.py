@@ -7,12 +7,16 @@ Pure. Callers pass ``now`` (monotonic seconds); nothing here reads a clock or lo
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
+from procman.layers import names
+
 FOREVER = float("inf")
 _METERED_NAMES = 1024
+# Channels whose depth is told at a time: a project has dozens, and an answer is one frame.
+DEPTHS = 100
 
 
 class Waiting(Protocol):
@@ -193,12 +197,12 @@ class Mailbox(Generic[W]):
 
     def statistics(self, now: float, channels: Iterable[str] | None = None) -> dict[str, Any]:
         """The numbers of the statistics extension, for one channel or all."""
-        names = list(self.queues) if channels is None else list(channels)
+        chosen = list(self.queues) if channels is None else list(channels)
         if channels is None:
             messages, fulls = self._messages, self._fulls
         else:
-            messages, fulls = self._channel_meters.get(names[0]) or (Meter(), Meter())
-        pending = [item for name in names for item in self.queues.get(name, ()) if item.deadline > now]
+            messages, fulls = self._channel_meters.get(chosen[0]) or (Meter(), Meter())
+        pending = [item for name in chosen for item in self.queues.get(name, ()) if item.deadline > now]
         return {
             "messages_count": messages.count,
             "messages_count_per_second": messages.rate(now),
@@ -208,6 +212,20 @@ class Mailbox(Generic[W]):
             "channel_full_count": fulls.count,
             "channel_full_count_per_second": fulls.rate(now),
         }
+
+    def depths(self) -> dict[str, dict[str, int]]:
+        """Messages and bytes that wait, per channel, of the ``DEPTHS`` with most; families of names count together.
+
+        What has expired counts until it is swept.
+        """
+        messages: Counter[str] = Counter()
+        size: Counter[str] = Counter()
+        for name, queue in self.queues.items():
+            name = names.family(name)
+            messages[name] += len(queue)
+            size[name] += queue.size
+        deepest = dict(messages.most_common(DEPTHS))
+        return {"channels_pending": deepest, "channels_bytes": {name: size[name] for name in deepest}}
 
     def _expire(self, channel: str, now: float) -> None:
         queue = self.queues.get(channel)

@@ -85,6 +85,11 @@ def local_prefix(name: str) -> str:
     return name if mark < 0 else name[: mark + 1]
 
 
+def family(name: str) -> str:
+    """*name* up to and including its mark: one word for all the names that ``new_channel`` makes from a pattern."""
+    return name.partition("?")[0] + "?" if "?" in name else local_prefix(name)
+
+
 def build_channel(pattern: str) -> str:
     """A name made from *pattern*, which ends in ``?`` or ``!``, by 12 random characters (71 bits: never used before).
 

@@ -31,6 +31,7 @@ DOORS = {
     "django": ("channels/", "cli/new.py"),
     "msgpack": ("layers/codec.py",),
     "httptools": ("interface/request.py",),
+    "prometheus_client": ("interface/metrics.py",),
     "websockets": ("interface/frames.py", "interface/handshake.py"),
     "uvloop": ("layers/ipc/server.py", "interface/server.py"),
     "cryptography": ("layers/redis/crypto.py",),

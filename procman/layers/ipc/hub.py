@@ -321,7 +321,8 @@ class Hub(Offers):
 
     def _statistics(self, peer: Peer, now: float, rid: int, channel: str | None) -> None:
         if channel is None:
-            found = self.switch.mailbox.statistics(now) | self.statistics()
+            found = self.switch.mailbox.statistics(now) | self.statistics() | self.switch.mailbox.depths()
+            found["work"] = self.switch.work.statistics(self.switch.workers, now)
             found["workers"] = len(self.switch.workers)
             found["connections"] = len(self.peers)
             found["connections_cut_count"] = self.cut_count

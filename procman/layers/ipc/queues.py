@@ -37,6 +37,7 @@ class Queues:
         "_receivers",
         "_sweep_is_due",
         "dirty",
+        "expired_count",
         "has_sent",
         "ledger",
         "logs",
@@ -60,6 +61,7 @@ class Queues:
         self.dirty: list[Peer] = []
         self.has_sent = False  # a finish that is among what is to be written has put messages into queues
         self.logs: list[Log] = []
+        self.expired_count = 0
         self.now = 0.0
         self._along: list[Peer] = []
         self._receivers: dict[str, dict[Receiver, None]] = {}
@@ -238,6 +240,7 @@ class Queues:
         self._on_ended(entry, how, now)
 
     def _expired(self, entry: Entry) -> None:
+        self.expired_count += 1
         self.end(entry, EXPIRED, self.now)
 
     def want_sweep(self, now: float) -> None:

@@ -338,6 +338,7 @@ class Registry:
             "in_flight": len(self.switch.in_flight),
             "bytes_held": self.ledger.bytes,
             "bytes_refused_count": self.ledger.refused_count,
+            "expired_count": self.switch.expired_count,
             "redelivered_count": self.switch.redelivered_count,
             "dropped_count": self.switch.dropped_count + self.group_drop_count + self.dead_drop_count,
         }

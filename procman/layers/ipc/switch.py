@@ -14,6 +14,7 @@ from procman.layers.ipc import frames, prefetch
 from procman.layers.ipc.bounds import size_of
 from procman.layers.ipc.peers import UNKNOWN, Entry, Peer
 from procman.layers.ipc.queues import DROPPED, LOST, Queues
+from procman.layers.ipc.work import Work
 from procman.layers.names import local_prefix
 from procman.settings import LayerSettings
 
@@ -40,6 +41,7 @@ class Switch(Queues):
         "redelivered_count",
         "takers",
         "watchers",
+        "work",
         "workers",
     )
 
@@ -60,6 +62,7 @@ class Switch(Queues):
         self._ahead: dict[Peer, None] = {}  # those that may hold messages which they have not begun
         self._pausing: dict[str, Entry] = {}  # of dead workers, not begun
         self.redelivered_count = self.dropped_count = 0
+        self.work = Work()
         self._recall_is_due = False
 
     # -- workers ----------------------------------------------------------------------------------------------------
@@ -105,6 +108,8 @@ class Switch(Queues):
     def claim(self, entry: Entry, peer: Peer) -> None:
         """*peer* has *entry* in flight, and may have begun with it."""
         self.again.pop(entry.key, None)
+        if not peer.holds:  # how long it has run already nobody knows here
+            peer.pace.since = self.now
         entry.holder, entry.sequence, entry.is_begun = peer, 0, True
         peer.holds[entry.key] = entry
         self.in_flight[entry.key] = entry
@@ -115,6 +120,7 @@ class Switch(Queues):
         peer, entry.holder = entry.holder, None
         if peer is not None:
             peer.holds.pop(entry.key, None)
+            self.work.add(peer, self.now)
             peer.pace.measure(self.now)
             for following in peer.holds.values():
                 following.is_begun = True
@@ -198,6 +204,8 @@ class Switch(Queues):
                     self._ahead[worker] = None
                     self._want_recall(now)
         held, peer.holds = list(peer.holds.values()), {}
+        if held:
+            self.work.add(peer, now, deliveries=0)
         fetched = [entry for entry in held if not entry.is_begun]
         if fetched:
             # First among what is due then, so that a message that had begun comes before it again.

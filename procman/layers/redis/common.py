@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from procman.layers import names
 from procman.layers.limits import Limits
+from procman.layers.mailbox import DEPTHS
 from procman.layers.redis import entries
 from procman.layers.redis.hosts import choose_hosts, hidden
 from procman.layers.redis.keys import check_prefix
@@ -62,8 +64,9 @@ def log_refused(group: str, number: int, last: bytes) -> None:
     )
 
 
-def build_statistics(found: Sequence[Sequence[int]], has_all: bool) -> dict[str, Any]:
-    """The statistics from the numbers that ``lua/statistics.lua`` returned at each server."""
+def build_statistics(answers: Sequence[Sequence[Any]], has_all: bool) -> dict[str, Any]:
+    """The statistics from what ``lua/statistics.lua`` returned at each server."""
+    found = [answer[:-1] for answer in answers] if has_all else answers
     totals = [sum(column) for column in zip(*found, strict=True)]
     messages, messages_rate, fulls, fulls_rate, dropped, _, redelivered, _, pending, _, *rest = totals
     statistics: dict[str, Any] = {
@@ -78,4 +81,14 @@ def build_statistics(found: Sequence[Sequence[int]], has_all: bool) -> dict[str,
         statistics |= dict(zip(("in_flight", "interfaces", "workers", "sockets", "groups"), rest, strict=True))
         statistics["workers"] = max(numbers[12] for numbers in found)  # each is at every server
         statistics |= {"redelivered_count": redelivered, "dropped_count": dropped}
+        statistics["channels_pending"] = _add_depths([answer[-1] for answer in answers])
     return statistics
+
+
+def _add_depths(answers: Sequence[Sequence[Any]]) -> dict[str, int]:
+    """Messages per channel, of the ``DEPTHS`` with most; families of names count together."""
+    messages: Counter[str] = Counter()
+    for answer in answers:
+        for name, number in zip(answer[::2], answer[1::2], strict=True):
+            messages[names.family(name.decode())] += number
+    return dict(messages.most_common(DEPTHS))

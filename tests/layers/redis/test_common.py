@@ -170,8 +170,9 @@ def test_an_interface_that_dies_has_its_disconnects_run(make: Make, make_interfa
 
 
 def test_the_numbers_of_all_servers_are_added() -> None:
-    one = [1, 2, 0, 0, 3, 0, 1, 0, 5, 1500, 1, 1, 2, 7, 4]
-    other = [10, 0, 1, 1, 0, 0, 0, 0, 0, 500, 0, 0, 2, 0, 1]
+    one = [1, 2, 0, 0, 3, 0, 1, 0, 5, 1500, 1, 1, 2, 7, 4, [b"a", 3, b"b?x", 1, b"b?y", 1]]
+    other = [10, 0, 1, 1, 0, 0, 0, 0, 0, 500, 0, 0, 2, 0, 1, [b"a", 4]]
     found = build_statistics([one, other], True)
     assert (found["messages_count"], found["messages_pending"], found["messages_max_age"]) == (11, 5, 1.5)
     assert (found["workers"], found["sockets"], found["dropped_count"]) == (2, 7, 3)
+    assert found["channels_pending"] == {"a": 7, "b?": 2}

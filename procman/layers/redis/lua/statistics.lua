@@ -1,6 +1,7 @@
 --# base queues inbox
 -- Counters. ARGV: a queue, or nothing for all. Returns per counter {total, in the last full second}, then
--- {waiting, age of the oldest ms, in flight, interfaces, workers, sockets, groups}.
+-- {waiting, age of the oldest ms, in flight, interfaces, workers, sockets, groups}; for all, at the end, a list of
+-- queue, messages, queue, messages ... of the first 1000 queues with any.
 local letters = {'m', 'f', 'd', 'r'}
 local names = ARGV[1] and {ARGV[1]} or call('SMEMBERS', P..'counted')
 local totals, rates = {}, {}
@@ -16,11 +17,17 @@ for _, name in ipairs(names) do
   end
 end
 local waiting, age = 0, 0
+local depths = {}
 for _, queue in ipairs(ARGV[1] and {ARGV[1]} or call('SMEMBERS', P..'queues')) do
   expire(queue, 1000)
   local raw = call('LINDEX', P..'q:'..queue, 0)
   if raw then
-    waiting = waiting + call('LLEN', P..'q:'..queue)
+    local depth = call('LLEN', P..'q:'..queue)
+    waiting = waiting + depth
+    if #depths < 2000 then
+      depths[#depths + 1] = queue
+      depths[#depths + 1] = depth
+    end
     local _, since = struct.unpack('>dd', raw)
     age = math.max(age, now - since)
   end
@@ -44,4 +51,5 @@ end
 for _, n in ipairs({waiting, age, flight, interfaces, workers, sockets, call('SCARD', P..'groups')}) do
   found[#found + 1] = n
 end
+if not ARGV[1] then found[#found + 1] = depths end
 return found
