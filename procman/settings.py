@@ -37,9 +37,10 @@ def setting(
     env: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with what the command line and the documentation need to know of it."""
-    metadata = {"help": help, "unit": unit, "env": env, "minimum": minimum, "maximum": maximum}
+    metadata = {"help": help, "unit": unit, "env": env, "minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,6 +68,9 @@ class _Settings:
             low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
             if (low is not None and value < low) or (high is not None and value > high):
                 raise ConfigurationError(f"{name} is {value}; it must be {_range(low, high)}")
+            choices = field.metadata.get("choices")
+            if choices and value not in choices:
+                raise ConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
             chosen[field.name] = value
         if values:
             raise TypeError(f"no such settings: {', '.join(values)}")
@@ -201,7 +205,15 @@ class InterfaceSettings(_Settings):
         "",
         "HOST:PORT at which each interface process answers Prometheus; interface.2 has the next port. Empty: nowhere.",
     )
+    forwarded_allow_ips: str = setting(
+        "127.0.0.1,::1",
+        "Addresses and networks of proxies, whose X-Request-ID is taken over; * for any. Unix sockets always are.",
+    )
+    request_id_header: bool = setting(False, "Tell clients the request id, as X-Request-ID.")
     access_log: bool = setting(True, "One log line per finished request and WebSocket.")
+    access_log_format: str = setting(
+        "text", "Access log lines for people, or JSON objects for programs.", choices=("text", "json")
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from procman.channels import failures
 from procman.channels.channel import Channel
 from procman.channels.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, InvalidFrame
 from procman.channels.leftovers import Cleaner
-from procman.channels.log import Unfailing
+from procman.channels.log import Unfailing, begin_request, end_request
 from procman.channels.message import Message, SessionSlot
 from procman.channels.pending import pending_message_store
 from procman.channels.sessions import delete_engine_session
@@ -65,6 +65,13 @@ class ConsumerRunner:
 
     def handle(self, delivery: Delivery) -> None:
         """Run the consumer of *delivery* and finish it. Nothing that the consumer raises comes out of here."""
+        token = begin_request(delivery.message)
+        try:
+            self._handle(delivery)
+        finally:
+            end_request(token)
+
+    def _handle(self, delivery: Delivery) -> None:
         content = delivery.message
         message = Message(content, delivery.channel, self.channel_layer)
         message.redelivered, message.id = delivery.redelivered, delivery.id

@@ -28,6 +28,7 @@ from django.utils.functional import cached_property
 from procman.channels.body import BUFFER_SIZE, ChunkReader, spool
 from procman.channels.exceptions import BodyError
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
+from procman.channels.log import request_id_of
 from procman.channels.pending import pending_message_store
 from procman.channels.timeouts import watchdog
 from procman.layers.errors import ChannelFull, ReplyChannelGone
@@ -94,6 +95,9 @@ class AsgiRequest(HttpRequest):
         }
         self._add_addresses(content.get("client"), content.get("server"))
         self._add_headers(content.get("headers") or ())
+        request_id = request_id_of(content)
+        if request_id:  # whatever the client said: this is what the logs call the request
+            self.META["HTTP_X_REQUEST_ID"] = request_id
         self._set_content_type_params(self.META)
         self._stream = self._open_body(content)
 

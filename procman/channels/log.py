@@ -1,12 +1,78 @@
-"""Logging of the worker: logger ``django.channels``, as in 1.x. Django's own configuration of it wins."""
+"""Logging of the worker: logger ``django.channels``, as in 1.x. Django's own configuration of it wins.
+
+While a consumer or view runs, its request id is known here, the same that the interface's access log has: put
+``RequestIdFilter`` on a handler in ``LOGGING`` and ``%(request_id)s`` into its format. The handlers made here have it.
+"""
 
 import contextlib
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
 from typing import Any
 
-from procman.log import OneLineFormatter
+from procman.layers import names
+from procman.log import OneLineFormatter, escape
+
+_request_id: ContextVar[str] = ContextVar("procman_request_id", default="")
+
+
+def request_id_of(content: Mapping[str, Any]) -> str:
+    """The id of the request or WebSocket that the message *content* belongs to; "" if it belongs to none.
+
+    It is the one that a trusted proxy gave, or the interface's own, which the reply channel ends in: so a message that
+    was forwarded with it has it too.
+    """
+    given = content.get("request_id")
+    if isinstance(given, str) and given:
+        return given
+    reply_channel = content.get("reply_channel")
+    return names.client_id(reply_channel) if isinstance(reply_channel, str) else ""
+
+
+def current_request_id() -> str:
+    """The id of the request or WebSocket whose consumer runs in this thread; "" outside of one."""
+    return _request_id.get()
+
+
+def begin_request(content: Mapping[str, Any]) -> Token[str]:
+    """The consumer of *content* begins in this thread; the result is for ``end_request``."""
+    return _request_id.set(request_id_of(content))
+
+
+def end_request(token: Token[str]) -> None:
+    """It has ended."""
+    _request_id.reset(token)
+
+
+class RequestIdFilter(logging.Filter):
+    """Gives every record ``request_id``, ``-`` outside of a request; lets everything pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add it, unless the record was given one with ``extra``."""
+        if not hasattr(record, "request_id"):
+            record.request_id = escape(_request_id.get()) or "-"
+        return True
+
+
+class _RequestFormatter(OneLineFormatter):
+    """Lines that end in the request id, where there is one; a traceback follows it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message and the id."""
+        text = super().formatMessage(record)
+        request_id = getattr(record, "request_id", "-")
+        return text if request_id == "-" else f"{text} [{request_id}]"
+
+
+def _prepare(made: logging.Handler) -> None:
+    made.addFilter(RequestIdFilter())
+    made.setFormatter(_RequestFormatter())
+
 
 handler = logging.StreamHandler()
 
@@ -20,7 +86,7 @@ def setup_logger(name: str, verbosity: int = 1) -> logging.Logger:
     if any(known is not handler for known in logger.handlers):
         return logger
     if handler.formatter is None:
-        handler.setFormatter(OneLineFormatter("%(message)s"))
+        _prepare(handler)
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
     logger.propagate = False
     logger.handlers[:] = [handler]
@@ -41,7 +107,7 @@ def setup_worker_logging(settings: Any) -> None:
     if not settings.DEBUG and "django.request" not in loggers:
         errors = logging.StreamHandler()
         errors.setLevel(logging.ERROR)
-        errors.setFormatter(OneLineFormatter("%(message)s"))
+        _prepare(errors)
         logging.getLogger("django").addHandler(errors)
 
 

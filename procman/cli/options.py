@@ -33,6 +33,8 @@ def _help(field: dataclasses.Field[Any]) -> str:
 
 def _type(field: dataclasses.Field[Any]) -> click.ParamType[Any]:
     low, high = field.metadata["minimum"], field.metadata["maximum"]
+    if field.metadata["choices"]:
+        return click.Choice(field.metadata["choices"])
     if isinstance(field.default, int):
         return click.IntRange(low, high)
     if isinstance(field.default, float):

@@ -39,6 +39,10 @@ def command(layer: str | None, settings: str | None, no_color: bool, **values: A
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
     LayerSettings.load(**pick(LayerSettings, values))
+    if values["forwarded_allow_ips"]:
+        from procman.interface.forwarded import Trusted
+
+        Trusted(interface.forwarded_allow_ips)
     if interface.metrics_bind:
         from procman.interface.scrape import parse_bind
 

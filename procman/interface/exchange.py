@@ -24,7 +24,7 @@ from procman.interface.messages import (
     parse_response,
 )
 from procman.interface.request import Request
-from procman.interface.response import CONTINUE, ResponseWriter, refusal_start
+from procman.interface.response import CONTINUE, ResponseWriter, refusal_start, with_header
 from procman.layers import names
 from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
@@ -49,6 +49,7 @@ class Exchange:
         "client",
         "connection",
         "deadline",
+        "given_id",
         "is_over",
         "is_redeliverable",
         "is_refused",
@@ -71,6 +72,7 @@ class Exchange:
         self.reply_channel = site.replies.new_name()
         self.client = connection.client
         self.path = site.full_path(request.path)
+        self.given_id = site.given_id(request, self.client)
         self.writer = ResponseWriter(request.method, request.http_version, request.keep_alive)
         self.started = site.now()
         self.deadline = 0.0  # 0: not offered yet, or the response has begun
@@ -86,6 +88,11 @@ class Exchange:
         self.status = 0
         site.request_count += 1
         site.replies.clients[self.reply_channel] = self
+
+    @property
+    def request_id(self) -> str:
+        """What this request is called in logs and headers."""
+        return self.given_id or names.client_id(self.reply_channel)
 
     # -- the request -------------------------------------------------------------------------------------------------
 
@@ -110,6 +117,7 @@ class Exchange:
             scheme=self.client.scheme,
             client=self.client.address,
             server=self.client.server,
+            request_id=self.given_id,
         )
         self.deadline = site.now() + site.settings.request_timeout
         try:
@@ -142,6 +150,8 @@ class Exchange:
     def respond(self, start: ResponseStart) -> None:
         """Begin the response with *start*, which may be all of it."""
         self.deadline = 0.0
+        if self.site.settings.request_id_header:
+            start = with_header(start, b"X-Request-ID", self.request_id.encode())
         try:
             data = self.writer.start(start, self.site.date)
         except InvalidReply as error:

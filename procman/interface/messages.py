@@ -79,8 +79,9 @@ def build_request(
     scheme: str = "http",
     client: Address = None,
     server: Address = None,
+    request_id: str = "",
 ) -> dict[str, Any]:
-    """The ``http.request`` message of *request*; *path* is without escapes."""
+    """The ``http.request`` message of *request*; *path* is without escapes, *request_id* the one that a proxy gave."""
     message: dict[str, Any] = {
         "reply_channel": reply_channel,
         "http_version": request.http_version,
@@ -94,6 +95,8 @@ def build_request(
     }
     if body_channel is not None:
         message["body_channel"] = body_channel
+    if request_id:
+        message["request_id"] = request_id
     _add_addresses(message, client, server)
     return message
 
@@ -107,6 +110,7 @@ def build_connect(
     scheme: str = "ws",
     client: Address = None,
     server: Address = None,
+    request_id: str = "",
 ) -> dict[str, Any]:
     """The ``websocket.connect`` message of a handshake."""
     message: dict[str, Any] = {
@@ -118,6 +122,8 @@ def build_connect(
         "headers": message_headers(headers),
         "order": 0,
     }
+    if request_id:
+        message["request_id"] = request_id
     _add_addresses(message, client, server)
     return message
 

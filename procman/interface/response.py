@@ -124,6 +124,13 @@ def text_response(status: int, text: str, *headers: Header) -> ResponseStart:
     return ResponseStart(status, [*first, *headers], content, False)
 
 
+def with_header(start: ResponseStart, name: bytes, value: bytes) -> ResponseStart:
+    """*start* with one header more, unless it has it already."""
+    if any(each.lower() == name.lower() for each, _ in start.headers):
+        return start
+    return start._replace(headers=[*start.headers, (name, value)])
+
+
 def refusal_start(refusal: Refusal) -> ResponseStart:
     """The response that tells a client of *refusal*."""
     headers = [(b"Retry-After", b"%d" % refusal.retry_after)] if refusal.retry_after else []

@@ -6,10 +6,12 @@ Answers what needs no worker (``local_response``), and writes the access log. Do
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from procman.clock import Clock, SystemClock
-from procman.interface import access, connection, health
+from procman.interface import access, connection, forwarded, health
 from procman.interface.backlog import Policies
 from procman.interface.counters import Counters
 from procman.interface.errors import Refusal
@@ -68,6 +70,7 @@ class Site:
         )
         self.connections: set[Connection] = set()
         self.request_count: int = 0
+        self.trusted = forwarded.Trusted(settings.forwarded_allow_ips)
         self.deflater = Deflater()
         self.date = b""  # value of the Date header; the server's tick renews it
 
@@ -75,6 +78,10 @@ class Site:
         """Serve by *project* from now on."""
         self.project = project
         self.policies = Policies(project.slow_readers)
+
+    def given_id(self, request: Request, client: Client) -> str:
+        """The request id that a trusted proxy gave; "" stands for one made here."""
+        return forwarded.request_id(request.headers, client.host, self.trusted)
 
     def full_path(self, target: bytes) -> str:
         """The path of a request as applications see it."""
@@ -110,7 +117,7 @@ class Site:
         if self.settings.access_log:
             self._log(
                 exchange.request.method, exchange.path, exchange.status, exchange.writer.size,
-                duration, exchange.client.host,
+                duration, exchange.client.host, exchange.request_id,
             )  # fmt: skip
 
     def log_refusal(self, refusal: Refusal, client: Client) -> None:
@@ -125,8 +132,17 @@ class Site:
         if refusal.limit:
             self.counters.refused(refusal.limit)
 
-    def _log(self, method: str, path: str, status: int, size: int, duration: float, client: str) -> None:
-        line = access.request_line(method, path, status, size, duration, client)
+    def log_socket(self, step: str, path: str, client: str, detail: str, request_id: str) -> None:
+        """Write the line of a *step* in a WebSocket's life; *detail* is its status or close code."""
+        details: dict[str, Any] = {"path": path, "client": client, "request_id": request_id}
+        if detail:
+            details["code" if step == access.DISCONNECT else "status"] = int(detail)
+        self._write(step, access.socket_line(step, path, client, detail, request_id), details)
+
+    def _log(
+        self, method: str, path: str, status: int, size: int, duration: float, client: str, request_id: str = ""
+    ) -> None:
+        line = access.request_line(method, path, status, size, duration, client, request_id)
         details = {
             "method": method,
             "path": path,
@@ -134,5 +150,11 @@ class Site:
             "size": size,
             "time_taken": duration,
             "client": client,
+            "request_id": request_id,
         }
-        access_logger.info("%s", line, extra={"action": access.REQUEST, "details": details})
+        self._write(access.REQUEST, line, details)
+
+    def _write(self, action: str, line: str, details: Mapping[str, Any]) -> None:
+        if self.settings.access_log_format == access.JSON:
+            line = access.json_line(action, details, time.time())
+        access_logger.info("%s", line, extra={"action": action, "details": details})

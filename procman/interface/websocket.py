@@ -25,7 +25,7 @@ from procman.interface.messages import (
     build_receive,
     parse_socket_reply,
 )
-from procman.layers import sessions
+from procman.layers import names, sessions
 from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
 from procman.layers.names import SOCKET_MARK
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from procman.interface.site import Site
 
 logger = logging.getLogger("procman.interface")
-access_logger = logging.getLogger("procman.interface.access")
 
 TOO_BIG = 1009
 # Words for the counter of refused handshakes: by the status of what was found wrong here, and of the application's no.
@@ -53,6 +52,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "client",
         "connection",
         "decoder",
+        "given_id",
         "offer_id",
         "path",
         "pending",
@@ -73,9 +73,15 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reply_channel = ""
         self.path = ""
         self.client = ""
+        self.given_id = ""  # the request id of a proxy
         self.offer_id = 0
         self.backlog: Backlog | None = None  # only while the client reads slower than it is written to
         self.tokens: list[int] | None = None
+
+    @property
+    def request_id(self) -> str:
+        """What this socket is called in logs and headers."""
+        return self.given_id or names.client_id(self.reply_channel)
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
@@ -179,6 +185,8 @@ class WebSocketProtocol(asyncio.Protocol):
     def _read_handshake(self, request: Request, client: Client) -> None:
         self.client = client.host
         self.path = self.site.full_path(request.path)
+        self.given_id = self.site.given_id(request, client)
+        self.reply_channel = self.site.replies.new_name(SOCKET_MARK)
         self._log(access.CONNECT)
         try:
             self._check(request)
@@ -212,7 +220,6 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _connect(self, request: Request, client: Client) -> None:
         replies = self.site.replies
-        self.reply_channel = replies.new_name(SOCKET_MARK)
         replies.clients[self.reply_channel] = self
         replies.socket_count += 1
         self.connection = connection.Connection(self.site.limits, self.site.now())
@@ -225,6 +232,7 @@ class WebSocketProtocol(asyncio.Protocol):
             scheme="wss" if client.scheme == "https" else "ws",
             client=client.address,
             server=client.server,
+            request_id=self.given_id,
         )
         self.connection.connect()
         self.offer_id = replies.offer(self, "websocket.connect", message, session=self.connection.session)
@@ -245,6 +253,7 @@ class WebSocketProtocol(asyncio.Protocol):
         socket = self.connection
         assert socket is not None and action.data is not None
         message = build_receive(self.reply_channel, self.path, action.data, action.order)
+        self._name(message)
         try:
             self.offer_id = self.site.replies.offer(self, "websocket.receive", message, session=socket.session)
         except MessageTooLarge as error:
@@ -252,10 +261,17 @@ class WebSocketProtocol(asyncio.Protocol):
             self._do(socket.close(1009, self.site.now()))
             self._do(socket.finished(None))
 
+    def _name(self, message: dict[str, Any]) -> None:
+        """Put the request id into *message*, unless the reply channel says it."""
+        if self.given_id:
+            message["request_id"] = self.given_id
+
     def _do_accept(self, action: connection.Accept) -> None:
         assert self.connection is not None
-        self.transport.write(self.pending)
-        self.pending = b""
+        pending, self.pending = self.pending, b""
+        if self.site.settings.request_id_header:
+            pending = b"%bX-Request-ID: %b\r\n\r\n" % (pending.removesuffix(b"\r\n"), self.request_id.encode())
+        self.transport.write(pending)
         self.decoder = FrameDecoder(self.site.settings.max_message_size, self.window_bits > 0)
         self.site.counters.sockets_opened += 1
         self._log(access.ACCEPT)
@@ -301,6 +317,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.site.counters.socket_closed(action.code)
             self._log(access.DISCONNECT, str(action.code))
             disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order, action.reason)
+            self._name(disconnect)
         elif self.connection.unfinished:
             # Its connect consumer would set up what no disconnect consumer takes down.
             self.site.replies.withdraw(self.offer_id)
@@ -391,10 +408,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _log(self, step: str, detail: str = "") -> None:
         if self.site.settings.access_log:
-            line = access.socket_line(step, self.path, self.client, detail)
-            access_logger.info(
-                "%s", line, extra={"action": step, "details": {"path": self.path, "client": self.client}}
-            )
+            self.site.log_socket(step, self.path, self.client, detail, self.request_id)
 
     # -- replies.Client ----------------------------------------------------------------------------------------------
 

@@ -108,6 +108,11 @@ def is_socket(channel: str) -> bool:
     return "!ws-" in channel and _SOCKET.fullmatch(channel) is not None
 
 
+def client_id(channel: str) -> str:
+    """What an interface server tells the client behind *channel* from its others by: the name's end; "" has none."""
+    return channel.partition("!")[2].removeprefix(SOCKET_MARK)
+
+
 class NameRules:
     """The name checks as methods, where Channels 1.x had them: on the layer."""
 

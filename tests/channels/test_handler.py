@@ -44,13 +44,19 @@ def serve(wrapper, path, **content):
 def test_the_least_message_is_a_request(wrapper):
     made = request(wrapper)
     assert (made.path, made.path_info, made.method, made.body) == ("/test/", "/test/", "GET", b"")
-    assert not any(key.startswith(("HTTP_", "REMOTE_")) for key in made.META)
+    assert [key for key in made.META if key.startswith(("HTTP_", "REMOTE_"))] == ["HTTP_X_REQUEST_ID"]
     assert not made.GET
     assert not made.POST
     assert not made.COOKIES
     assert not made.FILES
     assert (made.META["SERVER_NAME"], made.META["SERVER_PORT"]) == ("unknown", "0")
     assert made.reply_channel.name == "i!1"
+
+
+def test_a_request_is_called_what_the_logs_call_it_whatever_its_client_says(wrapper):
+    headers = [[b"x-request-id", b"forged"]]
+    assert request(wrapper, headers=headers).headers["X-Request-ID"] == "1"
+    assert request(wrapper, headers=headers, request_id="of-the-proxy").headers["X-Request-ID"] == "of-the-proxy"
 
 
 @pytest.mark.parametrize("as_dict", [False, True])

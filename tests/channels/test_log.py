@@ -100,3 +100,48 @@ def test_an_unfailing_logger_logs_from_where_it_is_called(caplog, level):
     assert record.getMessage() == "1 of 2"
     assert record.levelname == {"exception": "ERROR"}.get(level, level.upper())
     assert record.filename == "test_log.py"
+
+
+SOCKET = "interface.1.0a1b2c3d!ws-77f"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"reply_channel": SOCKET}, "77f"),
+        ({"reply_channel": "interface.1.0a1b2c3d!12"}, "12"),
+        ({"reply_channel": SOCKET, "request_id": "given"}, "given"),
+        ({"reply_channel": SOCKET, "request_id": 7}, "77f"),
+        ({"reply_channel": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_id_of_a_message_is_the_proxys_or_the_end_of_its_reply_channel(content, found):
+    assert log.request_id_of(content) == found
+
+
+def record(text="text", level=logging.ERROR):
+    return logging.LogRecord("a", level, "a.py", 1, text, (), None)
+
+
+def test_records_have_the_id_while_a_consumer_runs_and_a_dash_otherwise():
+    made, given = record(), record()
+    token = log.begin_request({"reply_channel": SOCKET})
+    assert log.current_request_id() == "77f" and log.RequestIdFilter().filter(made)
+    given.request_id = "own"
+    log.RequestIdFilter().filter(given)
+    log.end_request(token)
+    after = record()
+    log.RequestIdFilter().filter(after)
+    assert (made.request_id, given.request_id, after.request_id) == ("77f", "own", "-")
+
+
+def test_the_lines_of_a_project_without_logging_end_in_the_id(name, monkeypatch):
+    stream = io.StringIO()
+    logger = log.setup_logger(name)
+    monkeypatch.setattr(log.handler, "stream", stream)
+    token = log.begin_request({"request_id": "evil\n1"})
+    logger.warning("during")
+    log.end_request(token)
+    logger.warning("after")
+    assert stream.getvalue() == "WARNING during [evil\\x0a1]\nWARNING after\n"
