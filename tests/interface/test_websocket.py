@@ -399,6 +399,7 @@ def test_a_slow_reader_of_a_group_that_may_drop_stays_and_gets_the_last_message(
             assert len(data) < 60_000 * 150
         assert socket.connection.state is not State.CLOSING
     assert "group messages were dropped, as its client was behind" in caplog.text and "1013" not in caplog.text
+    assert site.server.site.counters.slow_readers_dropped > 0 == site.server.site.counters.slow_readers_closed
 
 
 def test_a_reader_that_takes_nothing_is_closed_after_a_while_however_little_waits(caplog, monkeypatch):
