@@ -230,6 +230,19 @@ class WorkerSettings(_Settings):
         minimum=0,
         maximum=86400,
     )
+    max_streams: int = setting(
+        20,
+        "Responses of several parts that one worker may have open beside the messages it takes; past it 503.",
+        minimum=1,
+        maximum=1000,
+    )
+    stream_grace: float = setting(
+        5.0,
+        "Seconds that such responses may go on after their worker was asked to stop; then they are cut.",
+        unit="s",
+        minimum=0,
+        maximum=3600,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

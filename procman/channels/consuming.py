@@ -63,6 +63,10 @@ class ConsumerRunner:
         local_only = getattr(channel_layer, "local_only", None)
         self._is_local = bool(local_only and local_only())
 
+    def _renew_cleaner(self) -> None:
+        """Another thread runs the consumers from now on."""
+        self._cleaner = Cleaner()
+
     def handle(self, delivery: Delivery) -> None:
         """Run the consumer of *delivery* and finish it. Nothing that the consumer raises comes out of here."""
         token = begin_request(delivery.message)
@@ -152,13 +156,14 @@ class ConsumerRunner:
             self._consumer_failed(message, consumer)
 
     def _call(self, consumer: Any, message: Message, kwargs: dict[str, Any]) -> None:
-        self._cleaner.begin()
+        cleaner = self._cleaner  # another thread may take the place of this one meanwhile, with its own
+        cleaner.begin()
         try:
             result = consumer(message, **kwargs)
         except BaseException as error:
-            self._cleaner.put_right(consumer, error)
+            cleaner.put_right(consumer, error)
             raise
-        self._cleaner.put_right(consumer)
+        cleaner.put_right(consumer)
         if result is not None:
             refuse_coroutine(result, consumer)
 

@@ -25,7 +25,8 @@ def answer_for(message: Message, text: str, status: int, frames: bool = True) ->
     channel = message.channel.name
     if channel == "http.request":
         headers = [(b"Content-Type", b"text/plain; charset=utf-8")]
-        return {"status": status, "headers": headers, "content": text.encode(), "more_content": False}
+        content = text.encode()
+        return {"status": status, "headers": headers, "content": content, "more_content": False, "failed": True}
     if channel == "websocket.connect" or (channel == "websocket.receive" and frames):
         return {"close": INTERNAL_ERROR}
     return None

@@ -1,8 +1,7 @@
 """``http.request`` messages to Django requests, and Django responses to messages on the reply channel.
 
 The view runs as under WSGI: same middleware, signals, limits and error pages. A response of one part is held until
-the consumer has ended, so that it leaves together with the finish; a longer one leaves part by part, each as the
-client takes it.
+the consumer has ended, so that it leaves together with the finish; a longer one leaves part by part (``parts.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import contextlib
 import contextvars
 import functools
 import logging
-import threading
 from collections.abc import AsyncIterator, Iterator
 from io import BufferedReader, BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,11 +27,13 @@ from procman.channels.body import BUFFER_SIZE, ChunkReader, spool
 from procman.channels.exceptions import BodyError
 from procman.channels.exceptions import ResponseLater as ResponseLaterOuter
 from procman.channels.log import request_id_of
+from procman.channels.parts import Parts
 from procman.channels.pending import pending_message_store
-from procman.channels.timeouts import watchdog
-from procman.layers.errors import ChannelFull, ReplyChannelGone
+from procman.channels.streams import TooManyStreams, streams
+from procman.layers.errors import ReplyChannelGone
 
 if TYPE_CHECKING:
+    from procman.channels.channel import Channel
     from procman.channels.message import Message
 
 logger = logging.getLogger("django.channels")
@@ -347,6 +347,13 @@ def _iterate_async(response: Any) -> Iterator[bytes]:
                 runner.run(close(), context=context)
 
 
+_TOO_MANY_STREAMS = {
+    "status": 503,
+    "headers": [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Retry-After", b"1")],
+    "content": b"The server has too many streams open; try again in a moment.\n",
+}
+
+
 class ViewConsumer:
     """The consumer of ``http.request`` that runs Django's views."""
 
@@ -363,42 +370,26 @@ class ViewConsumer:
         if reply_channel is None:
             raise ValueError("an http.request message needs a reply_channel")
         responses = self.handler(message)
-        is_first = True
         try:
-            for response in responses:
-                if is_first and not response.get("more_content"):
-                    if pending_message_store.active:
-                        pending_message_store.append(reply_channel, response, is_owned=True)
-                    else:
-                        reply_channel.send(response)
-                else:
-                    if is_first:
-                        # What the view has sent before must not be overtaken by parts that leave at once.
-                        pending_message_store.flush()
-                    self._send_part(message, response)
-                is_first = False
+            first = next(responses, None)
+            if first is None:
+                return
+            if first.get("more_content"):
+                Parts(message, self.stream_timeout, self.retry_interval).send_all(first, responses)
+            else:
+                self._send_whole(reply_channel, first)
         except ReplyChannelGone as error:
             logger.debug("response on %s ends early: %s", reply_channel.name, error)
+        except TooManyStreams:
+            logger.warning("a response is refused with 503: this worker has --max-streams (%d) open", streams.limit)
+            self._send_whole(reply_channel, dict(_TOO_MANY_STREAMS))
         finally:
             close = getattr(responses, "close", None)
             if close is not None:
                 close()
 
-    def _send_part(self, message: Message, response: dict[str, Any]) -> None:
-        reply_channel = message.reply_channel
-        assert reply_channel is not None
-        layer = reply_channel.channel_layer
-        send_and_wait = getattr(layer, "send_and_wait", None)
-        full = getattr(layer, "ChannelFull", ChannelFull)
-        tries = int(self.stream_timeout / self.retry_interval)
-        for _ in range(tries):
-            try:
-                if send_and_wait is None:
-                    reply_channel.send(response, immediately=True)
-                    return
-                with watchdog.paused():
-                    send_and_wait(reply_channel.name, response, self.stream_timeout)
-                return
-            except full:
-                threading.Event().wait(self.retry_interval)
-        raise ReplyChannelGone(reply_channel.name)
+    def _send_whole(self, reply_channel: Channel, response: dict[str, Any]) -> None:
+        if pending_message_store.active:
+            pending_message_store.append(reply_channel, response, is_owned=True)
+        else:
+            reply_channel.send(response)

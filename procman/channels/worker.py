@@ -18,6 +18,7 @@ from procman.channels.leftovers import close_connections
 from procman.channels.log import Unfailing
 from procman.channels.message import Message
 from procman.channels.signals import worker_ready
+from procman.channels.streams import Seat, streams
 from procman.channels.timeouts import watchdog
 from procman.clock import SystemClock
 from procman.errors import ConfigurationError
@@ -108,7 +109,7 @@ class Worker(ConsumerRunner):
     # -- loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Handle messages until ``termed``.
+        """Handle messages until ``termed``; messages behind a streamed response in a thread of their own.
 
         Raises:
             ConfigurationError: no channel is left to read.
@@ -122,14 +123,15 @@ class Worker(ConsumerRunner):
         if not channels:
             raise ConfigurationError("no channel is left to read: check --only-channels and --exclude-channels")
         try:
-            while not self.termed and not self._has_lingered(self.step(channels)):
-                pass
+            Seat(lambda: self._continues(channels), self._renew_cleaner, self._stop_taking).run()
         finally:
             self.in_job = False
             self._handlers = []
-            self._stop_taking()
             for number, handler in handlers or ():
                 signal.signal(number, handler)
+
+    def _continues(self, channels: Sequence[str]) -> bool:
+        return not self.termed and not self._has_lingered(self.step(channels))
 
     def step(self, channels: Sequence[str]) -> bool:
         """Handle one message of *channels*; False if none came within two seconds."""
@@ -148,14 +150,18 @@ class Worker(ConsumerRunner):
             return False
         self.in_job = True
         self.handle(delivery)
+        if self._handlers and threading.current_thread() is threading.main_thread():
+            self._take_signals_back(delivery.channel)
+        return True
+
+    def _take_signals_back(self, channel: str) -> None:
         for number, handler in self._handlers:
             if signal.getsignal(number) != handler:
                 logger.warning(
                     "a consumer of %s has replaced the handler of signal %d; the worker takes its own back",
-                    *(delivery.channel, number),
+                    *(channel, number),
                 )
                 signal.signal(number, handler)
-        return True
 
     def _has_lingered(self, handled: bool) -> bool:
         """Whether a worker that lingers may end, after a step that *handled* a message or waited for one in vain."""
@@ -299,6 +305,7 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
     else:
         worker = Worker(channel_layer, **options)
     channels = worker.apply_channel_filters(channel_layer.router.channels)
+    streams.limit, streams.grace = settings.max_streams, settings.stream_grace
     # What is loaded stays for ever: without it the collector has less to look through during a message.
     gc.collect()
     gc.freeze()

@@ -223,6 +223,8 @@ class Exchange:
         try:
             if not self.writer.has_started:
                 self.respond(parse_response(message))
+            elif message.get("failed"):
+                self.cut()  # the worker has logged why
             elif "status" in message:
                 raise InvalidReply("a second message with 'status'; the response has already begun")
             else:

@@ -50,6 +50,49 @@ def stream(request):
     return StreamingHttpResponse((str(n).rjust(size).encode() for n in range(parts)), content_type="text/plain")
 
 
+def endless(request):
+    """Parts without end; ``size`` bytes each, ``pause`` seconds apart. Leaves a mark when it is closed."""
+    size, pause = int(request.GET.get("size", 10)), float(request.GET.get("pause", 0))
+
+    def parts():
+        mark("endless begun", worker=os.getpid())
+        try:
+            while True:
+                yield b"x" * size
+                select.select((), (), (), pause)
+        finally:
+            mark("endless closed", queries=User.objects.count())
+
+    return StreamingHttpResponse(parts(), content_type="text/plain")
+
+
+def events(request):
+    """Server-Sent Events that are numbered on from the last one that the browser has; three per connection."""
+    first = int(request.headers.get("Last-Event-ID", 0)) + 1
+
+    def lines():
+        yield "retry: 100\n\n"
+        for number in range(first, first + 3):
+            yield f"id: {number}\ndata: event {number}\n\n"
+
+    return StreamingHttpResponse(lines(), content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def broken_stream(request):
+    """A part, and then an error."""
+
+    def parts():
+        yield b"begun"
+        raise ValueError("broken midway")
+
+    return StreamingHttpResponse(parts(), content_type="text/plain")
+
+
+def events_page(request):
+    """A page without anything, for a script that opens an EventSource."""
+    return HttpResponse("<title>events</title>")
+
+
 def boom(request):
     """Fail."""
     raise ValueError("asked to")
@@ -139,6 +182,10 @@ urlpatterns = [
     path("pid/", pid),
     path("form/", form),
     path("stream/", stream),
+    path("endless/", endless),
+    path("events/", events),
+    path("events-page/", events_page),
+    path("broken-stream/", broken_stream),
     path("boom/", boom),
     path("die/", die),
     path("die-once/", die_once),
