@@ -98,8 +98,17 @@ def _parse(text: str, default: Any, variable: str) -> Any:
 class SupervisorSettings(_Settings):
     """What ``channels-run start`` decides."""
 
-    bind: str = setting("127.0.0.1", "Address to listen on. With PORT in the environment the default is 0.0.0.0.")
+    bind: str = setting(
+        "127.0.0.1",
+        "Address to listen on, or unix:/path/to.sock. With PORT in the environment the default is 0.0.0.0.",
+    )
     port: int = setting(8000, "TCP port to listen on; 0 lets the system choose.", env="PORT", minimum=0, maximum=65535)
+    socket_mode: str = setting(
+        "600", "Permissions of a socket that --bind unix:... makes, as for chmod: 660 lets its group in, such as nginx."
+    )
+    interfaces: int = setting(
+        1, "Number of interface processes; each holds a share of the connections.", minimum=1, maximum=64
+    )
     workers: int = setting(
         max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=512
     )

@@ -87,3 +87,9 @@ settings_option = click.option(
 layer_option = click.option(
     "--layer", metavar="URL", help="Channel layer, such as ipc:///run/site.sock.  [default: the project's own]"
 )
+fd_option = click.option(
+    "--fd",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Descriptor of a listening socket to serve, instead of --bind and --port; may be given several times.",
+)

@@ -8,11 +8,11 @@ import socket
 import sys
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from procman.cli.options import layer_option, pick, settings_option, settings_options, to_arguments
+from procman.cli.options import fd_option, layer_option, pick, settings_option, settings_options, to_arguments
 from procman.errors import ProcmanError
 from procman.settings import (
     ENV_LAYER,
@@ -24,16 +24,20 @@ from procman.settings import (
     WorkerSettings,
 )
 
+if TYPE_CHECKING:
+    from procman.cli.listening import Listening
+
 
 @click.command("start")
 @settings_options(SupervisorSettings)
+@fd_option
 @settings_options(WorkerSettings)
 @layer_option
 @settings_option
 @click.option("--no-color", is_flag=True, help="No colors in the log.  [environment: NO_COLOR]")
 @settings_options(InterfaceSettings)
 @settings_options(LayerSettings)
-def command(layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
+def command(fd: tuple[int, ...], layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
     """Start the layer, the interface and the workers, restart what crashes, and print one merged log."""
     supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
@@ -49,10 +53,16 @@ def command(layer: str | None, settings: str | None, no_color: bool, **values: A
         parse_bind(interface.metrics_bind)
     if no_color:
         os.environ["NO_COLOR"] = "1"
-    sys.exit(_start(supervisor, layer, settings, values))
+    sys.exit(_start(supervisor, fd, layer, settings, values))
 
 
-def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | None, values: dict[str, Any]) -> int:
+def _start(
+    supervisor: SupervisorSettings,
+    fds: tuple[int, ...],
+    layer: str | None,
+    settings: str | None,
+    values: dict[str, Any],
+) -> int:
     from procman.cli.project import choose_layer, control_of, describe_project, enter_project, with_layer
     from procman.layers.ipc.address import control_path, parse
     from procman.layers.redis.hosts import is_redis
@@ -66,7 +76,8 @@ def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | No
         os.environ[ENV_LAYER] = choose_layer(layer, "")
     # Before anything slow: a request that arrives while the project is being imported waits in the backlog.
     with contextlib.ExitStack() as stack:
-        tcp = stack.enter_context(_listen(supervisor))
+        listening = _listen(supervisor, fds)
+        stack.callback(listening.close)
         project = describe_project()
         address = choose_layer(None, project.layer)
         meeting = control_of(address)
@@ -81,16 +92,16 @@ def _start(supervisor: SupervisorSettings, layer: str | None, settings: str | No
             stack.callback(_remove, path)
         kind = "redis" if hub is None else "ipc"
         return Supervisor(
-            build_formation(_types(supervisor, values, tcp, hub)),
+            build_formation(_types(supervisor, values, listening, hub)),
             supervisor,
             control_path=control_path(meeting),
-            ready_line=f"ready: {_url(tcp)} ({_count(supervisor.workers, 'worker')}, {kind} layer)",
+            ready_line=f"ready: {listening.url()} ({_summary(supervisor)}, {kind} layer)",
             environ=environ,
         ).run()
 
 
 def _types(
-    supervisor: SupervisorSettings, values: dict[str, Any], tcp: socket.socket, hub: socket.socket | None
+    supervisor: SupervisorSettings, values: dict[str, Any], listening: Listening, hub: socket.socket | None
 ) -> list[Any]:
     """The formation: who runs, in starting order; phases of a stop run interface, workers, layer."""
     from procman.supervision.formation import ProcessType
@@ -115,19 +126,19 @@ def _types(
     )
     return [
         *layer,
-        ProcessType("interface", [*us, "interface", "--fd", str(tcp.fileno()), *interface_flags],
-                    pass_fds=(tcp.fileno(),), stop_phase=0),
+        ProcessType("interface", [*us, "interface", *interface_flags], count=supervisor.interfaces, stop_phase=0,
+                    listeners=tuple(tuple(listener.fileno() for listener in each) for each in listening.each)),
         ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
                     stops_by_lifetime=True),
     ]  # fmt: skip
 
 
-def _listen(supervisor: SupervisorSettings) -> socket.socket:
+def _listen(supervisor: SupervisorSettings, fds: tuple[int, ...]) -> Listening:
+    from procman.cli.listening import open_listeners
     from procman.supervision.errors import PortInUse
-    from procman.supervision.listeners import listen_tcp
 
     try:
-        return listen_tcp(supervisor.bind, supervisor.port)
+        return open_listeners(supervisor, fds, os.environ)
     except PortInUse:
         _refuse_second_one()
         raise
@@ -149,9 +160,9 @@ def _refuse_second_one() -> None:
     raise AlreadyRunning(pid, address)
 
 
-def _url(tcp: socket.socket) -> str:
-    host, port = tcp.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+def _summary(supervisor: SupervisorSettings) -> str:
+    workers = _count(supervisor.workers, "worker")
+    return workers if supervisor.interfaces == 1 else f"{_count(supervisor.interfaces, 'interface')}, {workers}"
 
 
 def _count(number: int, noun: str) -> str:

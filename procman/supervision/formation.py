@@ -17,6 +17,7 @@ class ProcessType:
 
     ``stop_phase`` orders a stop: a phase begins when the processes of earlier ones are gone. ``stops_by_lifetime``: it
     is told to stop by the end of a lifetime pipe of its own, not by SIGTERM. ``single``: one copy, named like the type.
+    ``listeners``: for each copy the listening descriptors that it alone is given, as ``--fd`` behind the others.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ProcessType:
     stop_phase: int = 0
     stops_by_lifetime: bool = False
     single: bool = False
+    listeners: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,16 @@ def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
             raise ConfigurationError(f"process type {kind.name!r} has no command")
         if kind.count < 0 or (kind.single and kind.count != 1):
             raise ConfigurationError(f"process type {kind.name!r} cannot have {kind.count} processes")
+        if kind.listeners and len(kind.listeners) != kind.count:
+            raise ConfigurationError(f"process type {kind.name!r} has listeners for {len(kind.listeners)} processes")
         seen.add(kind.name)
         for number in range(1, kind.count + 1):
             name = kind.name if kind.single else f"{kind.name}.{number}"
+            fds = kind.listeners[number - 1] if kind.listeners else ()
+            argv = (*kind.argv, *(word for fd in fds for word in ("--fd", str(fd))))
             specs.append(
                 ProcessSpec(
-                    name, kind.name, tuple(kind.argv), dict(kind.env), tuple(kind.pass_fds), kind.stop_phase,
+                    name, kind.name, argv, dict(kind.env), (*kind.pass_fds, *fds), kind.stop_phase,
                     kind.stops_by_lifetime,
                 )
             )  # fmt: skip

@@ -18,6 +18,13 @@ def test_a_process_carries_what_its_type_says() -> None:
     assert (spec.env, spec.pass_fds, spec.stop_phase, spec.stops_by_lifetime) == ({"A": "1"}, (3,), 2, True)
 
 
+def test_each_copy_is_given_its_own_listeners_behind_what_all_have() -> None:
+    kind = ProcessType("web", ["serve", "-v"], count=2, pass_fds=(9,), listeners=((3, 4), (5,)))
+    first, second = build_formation([kind])
+    assert (first.argv, first.pass_fds) == (("serve", "-v", "--fd", "3", "--fd", "4"), (9, 3, 4))
+    assert (second.argv, second.pass_fds) == (("serve", "-v", "--fd", "5"), (9, 5))
+
+
 def test_a_type_may_have_no_process() -> None:
     assert build_formation([ProcessType("worker", ["work"], count=0)]) == []
 
@@ -29,6 +36,7 @@ def test_a_type_may_have_no_process() -> None:
         ([ProcessType("a", [])], "no command"),
         ([ProcessType("a", ["x"], count=-1)], "-1 processes"),
         ([ProcessType("a", ["x"], count=2, single=True)], "2 processes"),
+        ([ProcessType("a", ["x"], count=2, listeners=((3,),))], "listeners for 1 processes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(types: list[ProcessType], text: str) -> None:

@@ -8,7 +8,14 @@ import pytest
 
 from procman.errors import ConfigurationError
 from procman.supervision.errors import AlreadyRunning, PortInUse
-from procman.supervision.listeners import Lock, listen_tcp, listen_unix
+from procman.supervision.listeners import (
+    Lock,
+    activated_fds,
+    inherited_listener,
+    listen_tcp,
+    listen_tcp_shared,
+    listen_unix,
+)
 
 
 def test_port_0_lets_the_system_choose() -> None:
@@ -77,3 +84,39 @@ def test_a_lock_does_not_follow_links(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         Lock(str(tmp_path / "lock"), "")
     assert not (tmp_path / "target").exists()
+
+
+def test_a_listening_socket_is_taken_over_and_kept_private() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        fd = os.dup(server.fileno())
+        os.set_inheritable(fd, True)
+        with inherited_listener(fd) as listener:
+            assert listener.getsockname() == server.getsockname()
+            assert not listener.get_inheritable()
+
+
+def test_what_does_not_listen_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as client, pytest.raises(ConfigurationError, match="does not listen"):
+        inherited_listener(client.fileno())
+    with (tmp_path / "file").open("w") as file, pytest.raises(ConfigurationError, match="is no socket"):
+        inherited_listener(file.fileno())
+    with pytest.raises(ConfigurationError, match="is no socket"):
+        inherited_listener(9999)
+
+
+def test_a_shared_port_is_refused_where_another_program_has_it_alone_or_shared() -> None:
+    with listen_tcp("127.0.0.1", 0) as alone, pytest.raises(PortInUse):
+        listen_tcp_shared("127.0.0.1", alone.getsockname()[1], 2)
+    shared = listen_tcp_shared("127.0.0.1", 0, 2)
+    with pytest.raises(PortInUse):
+        listen_tcp_shared("127.0.0.1", shared[0].getsockname()[1], 2)
+    for listener in shared:
+        listener.close()
+
+
+def test_sockets_of_systemd_are_those_from_3_on_if_they_are_for_this_process() -> None:
+    assert activated_fds({"LISTEN_PID": "42", "LISTEN_FDS": "2"}, 42) == [3, 4]
+    assert activated_fds({"LISTEN_PID": "41", "LISTEN_FDS": "2"}, 42) == []
+    assert activated_fds({}, 42) == []
+    with pytest.raises(ConfigurationError, match="LISTEN_FDS is 'x'"):
+        activated_fds({"LISTEN_PID": "42", "LISTEN_FDS": "x"}, 42)
