@@ -104,7 +104,7 @@ class SupervisorSettings(_Settings):
     )
     port: int = setting(8000, "TCP port to listen on; 0 lets the system choose.", env="PORT", minimum=0, maximum=65535)
     socket_mode: str = setting(
-        "600", "Permissions of a socket that --bind unix:... makes, as for chmod: 660 lets its group in, such as nginx."
+        "600", "Permissions of a Unix socket that --bind makes, as for chmod: 660 lets its group in, such as nginx."
     )
     interfaces: int = setting(
         1, "Number of interface processes; each holds a share of the connections.", minimum=1, maximum=64
@@ -202,6 +202,16 @@ class InterfaceSettings(_Settings):
     )
     max_sockets: int = setting(10_000, "WebSockets open at once; further ones are answered 503.", minimum=1)
     max_requests: int = setting(2_000, "HTTP requests in progress at once; further ones are answered 503.", minimum=1)
+    forwarded_allow_ips: str = setting(
+        "127.0.0.1,::1",
+        "Addresses and networks of proxies whose X-Forwarded-For, X-Forwarded-Proto and X-Request-ID are believed; * "
+        "is whoever connects.",
+        env="FORWARDED_ALLOW_IPS",
+    )
+    ssl_certfile: str = setting("", "Certificate (PEM, with its chain) to serve https and wss with.")
+    ssl_keyfile: str = setting("", "Key of the certificate (PEM), if it is not in the same file.")
+    ssl_password_file: str = setting("", "File with the password of the key.")
+    ssl_ca_certs: str = setting("", "Authorities (PEM) of which every client needs a certificate.")
     root_path: str = setting("", "Path below which a proxy serves this site.")
     drain_timeout: float = setting(
         8.0, "Time for requests in progress when the interface stops.", unit="seconds", minimum=0
@@ -213,10 +223,6 @@ class InterfaceSettings(_Settings):
     metrics_bind: str = setting(
         "",
         "HOST:PORT at which each interface process answers Prometheus; interface.2 has the next port. Empty: nowhere.",
-    )
-    forwarded_allow_ips: str = setting(
-        "127.0.0.1,::1",
-        "Addresses and networks of proxies, whose X-Request-ID is taken over; * for any. Unix sockets always are.",
     )
     request_id_header: bool = setting(False, "Tell clients the request id, as X-Request-ID.")
     access_log: bool = setting(True, "One log line per finished request and WebSocket.")

@@ -43,17 +43,22 @@ def command(fd: tuple[int, ...], layer: str | None, settings: str | None, no_col
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
     LayerSettings.load(**pick(LayerSettings, values))
-    if values["forwarded_allow_ips"]:
-        from procman.interface.forwarded import Trusted
-
-        Trusted(interface.forwarded_allow_ips)
-    if interface.metrics_bind:
-        from procman.interface.scrape import parse_bind
-
-        parse_bind(interface.metrics_bind)
+    _check_interface(interface)
     if no_color:
         os.environ["NO_COLOR"] = "1"
     sys.exit(_start(supervisor, fd, layer, settings, values))
+
+
+def _check_interface(settings: InterfaceSettings) -> None:
+    """What the interface processes would refuse, each with a restart. Raises ConfigurationError."""
+    from procman.interface.forwarded import Trusted
+    from procman.interface.scrape import parse_bind
+    from procman.interface.tls import build_context
+
+    Trusted(settings.forwarded_allow_ips)
+    build_context(settings)
+    if settings.metrics_bind:
+        parse_bind(settings.metrics_bind)
 
 
 def _start(
@@ -91,11 +96,12 @@ def _start(
             hub = stack.enter_context(listen_unix(path))
             stack.callback(_remove, path)
         kind = "redis" if hub is None else "ipc"
+        url = listening.url("https" if values["ssl_certfile"] else "http")
         return Supervisor(
             build_formation(_types(supervisor, values, listening, hub)),
             supervisor,
             control_path=control_path(meeting),
-            ready_line=f"ready: {listening.url()} ({_summary(supervisor)}, {kind} layer)",
+            ready_line=f"ready: {url} ({_summary(supervisor)}, {kind} layer)",
             environ=environ,
         ).run()
 

@@ -70,9 +70,9 @@ class Exchange:
         site = connection.site
         self.site, self.connection, self.request = site, connection, request
         self.reply_channel = site.replies.new_name()
-        self.client = connection.client
+        self.client = site.trusted.resolve(connection.client, request.headers)
         self.path = site.full_path(request.path)
-        self.given_id = site.given_id(request, self.client)
+        self.given_id = site.given_id(request, connection.client)
         self.writer = ResponseWriter(request.method, request.http_version, request.keep_alive)
         self.started = site.now()
         self.deadline = 0.0  # 0: not offered yet, or the response has begun

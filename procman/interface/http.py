@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from procman.interface.errors import Refusal
 from procman.interface.exchange import Exchange
-from procman.interface.messages import Address
+from procman.interface.forwarded import Client
 from procman.interface.request import Request, RequestParser
 from procman.interface.response import CONTINUE, ResponseWriter, refusal_start
 from procman.interface.websocket import WebSocketProtocol
@@ -31,19 +31,6 @@ logger = logging.getLogger("procman.interface")
 LINGER_TIMEOUT = 5.0
 # Unsent bytes past which a sender is told to wait: asyncio's own number.
 WRITE_HIGH = 64 * 1024
-
-
-class Client(NamedTuple):
-    """Who is at the other end of a connection."""
-
-    address: Address
-    server: Address
-    scheme: str
-
-    @property
-    def host(self) -> str:
-        """Its address in text, empty if it has none."""
-        return str(self.address[0]) if self.address else ""
 
 
 class HTTPProtocol(asyncio.Protocol):

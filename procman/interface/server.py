@@ -18,6 +18,7 @@ from typing import Any
 from procman import lifetime
 from procman.clock import Clock
 from procman.errors import ConfigurationError
+from procman.interface import tls
 from procman.interface.http import HTTPProtocol
 from procman.interface.replies import Replies
 from procman.interface.scrape import MetricsServer
@@ -56,6 +57,7 @@ class InterfaceServer:
         self._stopping = asyncio.Event()
         self._drain_timeout = settings.drain_timeout
         self._servers: list[asyncio.Server] = []
+        self._context = tls.build_context(settings)
         self._tasks: list[asyncio.Task[None]] = []
         self.metrics: MetricsServer | None = None
 
@@ -93,9 +95,10 @@ class InterfaceServer:
             self._tasks.append(loop.create_task(self.site.survey.keep_asking()))
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(lambda: HTTPProtocol(self.site), sock=each, backlog=BACKLOG))
+            listening = await create(lambda: HTTPProtocol(self.site), sock=each, backlog=BACKLOG, ssl=self._context)
+            self._servers.append(listening)
         on_ready()
-        logger.info("interface ready on %s", ", ".join(_name(each) for each in sockets))
+        logger.info("interface ready on %s", ", ".join(_name(each, self._context is not None) for each in sockets))
         try:
             while not self._stopping.is_set():
                 await self._tick(self._stopping.wait())
@@ -232,9 +235,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _name(listening: socket.socket) -> str:
+def _name(listening: socket.socket, is_secure: bool) -> str:
     name = listening.getsockname()
     if isinstance(name, tuple):
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
-        return f"http://{host}:{name[1]}"
+        return f"{'https' if is_secure else 'http'}://{host}:{name[1]}"
     return f"unix:{name}"

@@ -15,6 +15,7 @@ from procman.interface import access, connection, forwarded, health
 from procman.interface.backlog import Policies
 from procman.interface.counters import Counters
 from procman.interface.errors import Refusal
+from procman.interface.forwarded import Client, Trusted
 from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
 from procman.interface.replies import Replies
@@ -25,7 +26,6 @@ from procman.settings import InterfaceSettings, ProjectConfiguration
 
 if TYPE_CHECKING:
     from procman.interface.exchange import Exchange
-    from procman.interface.http import Client
 
 access_logger = logging.getLogger("procman.interface.access")
 
@@ -70,8 +70,8 @@ class Site:
         )
         self.connections: set[Connection] = set()
         self.request_count: int = 0
-        self.trusted = forwarded.Trusted(settings.forwarded_allow_ips)
         self.deflater = Deflater()
+        self.trusted = Trusted(settings.forwarded_allow_ips)
         self.date = b""  # value of the Date header; the server's tick renews it
 
     def use(self, project: ProjectConfiguration) -> None:
@@ -79,9 +79,9 @@ class Site:
         self.project = project
         self.policies = Policies(project.slow_readers)
 
-    def given_id(self, request: Request, client: Client) -> str:
-        """The request id that a trusted proxy gave; "" stands for one made here."""
-        return forwarded.request_id(request.headers, client.host, self.trusted)
+    def given_id(self, request: Request, peer: Client) -> str:
+        """The request id that *peer*, if it is a trusted proxy, gave; "" stands for one made here."""
+        return forwarded.request_id(request.headers, peer.host, self.trusted)
 
     def full_path(self, target: bytes) -> str:
         """The path of a request as applications see it."""

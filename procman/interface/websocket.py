@@ -32,7 +32,7 @@ from procman.layers.names import SOCKET_MARK
 from procman.log import escape
 
 if TYPE_CHECKING:
-    from procman.interface.http import Client
+    from procman.interface.forwarded import Client
     from procman.interface.request import Request
     from procman.interface.site import Site
 
@@ -85,13 +85,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
-    def begin(self, transport: asyncio.Transport, request: Request, client: Client) -> None:
-        """Take over the connection from the HTTP parser, with the *request* for a handshake."""
+    def begin(self, transport: asyncio.Transport, request: Request, peer: Client) -> None:
+        """Take over the connection of *peer* from the HTTP parser, with the *request* for a handshake."""
         self.transport = transport
         self.site.connections.add(self)
         # Told early that the client reads slowly; the limit itself is looked at only then.
         transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
-        self._read_handshake(request, client)
+        self.given_id = self.site.given_id(request, peer)
+        self._read_handshake(request, self.site.trusted.resolve(peer, request.headers))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone."""
@@ -185,7 +186,6 @@ class WebSocketProtocol(asyncio.Protocol):
     def _read_handshake(self, request: Request, client: Client) -> None:
         self.client = client.host
         self.path = self.site.full_path(request.path)
-        self.given_id = self.site.given_id(request, client)
         self.reply_channel = self.site.replies.new_name(SOCKET_MARK)
         self._log(access.CONNECT)
         try:

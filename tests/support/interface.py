@@ -23,11 +23,14 @@ class Running:
 
     def __init__(self, layer: FakeLayer, server: InterfaceServer, port: int, thread: threading.Thread) -> None:
         self.layer, self.server, self.port, self.thread = layer, server, port, thread
+        self.scheme = "ws"
 
     def connect(self, path: str = "/", **options: Any) -> ClientConnection:
         """Open a WebSocket; blocks until the handshake is answered."""
         options.setdefault("proxy", None)
-        client = connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=TIMEOUT, close_timeout=1, **options)
+        client = connect(
+            f"{self.scheme}://127.0.0.1:{self.port}{path}", open_timeout=TIMEOUT, close_timeout=1, **options
+        )
         client.pending_legacy_warning = False  # websockets 17.1 wants a context manager; tests close explicitly
         return client
 
