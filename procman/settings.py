@@ -104,7 +104,7 @@ class SupervisorSettings(_Settings):
     )
     port: int = setting(8000, "TCP port to listen on; 0 lets the system choose.", env="PORT", minimum=0, maximum=65535)
     socket_mode: str = setting(
-        "600", "Permissions of a Unix socket that --bind makes, as for chmod: 660 lets its group in, such as nginx."
+        "600", "Permissions of the Unix socket that is listened on, as for chmod: 660 lets its group in, such as nginx."
     )
     interfaces: int = setting(
         1, "Number of interface processes; each holds a share of the connections.", minimum=1, maximum=64
