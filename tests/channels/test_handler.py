@@ -316,7 +316,10 @@ def test_a_large_body_answers_413_or_400_as_django_does(layer, wrapper):
 @pytest.mark.parametrize("path", ["/stream/10/", "/astream/10/"])
 def test_a_stream_leaves_part_by_part(layer, wrapper, path):
     serve(wrapper, path)
-    assert [message.get("content") for _, message in layer.waited] == [b"%d" % n for n in range(10)] + [None]
+    contents = [message.get("content") or b"" for _, message in layer.waited]
+    assert contents[:9] == [b"%d" % n for n in range(9)]  # the first ones each for itself
+    assert b"".join(contents) == b"0123456789"
+    assert [message["more_content"] for _, message in layer.waited] == [True] * (len(contents) - 1) + [False]
     assert layer.sent() == []
     assert len(layer.finished) == 1
 
