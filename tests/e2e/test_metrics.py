@@ -74,7 +74,7 @@ def use_socket(site: Measured) -> None:
 
 
 def be_refused(site: Measured) -> None:
-    with pytest.raises(InvalidStatus), connect(f"{site.site.ws_url}/", origin="https://evil.example"):  # type: ignore[arg-type]
+    with pytest.raises(InvalidStatus), connect(f"{site.site.ws_url}/", origin="https://evil.example"):
         pass
 
 
@@ -206,3 +206,19 @@ def test_a_scrape_goes_on_while_the_layer_restarts_and_the_site_is_ready_again_t
     assert health("healthz") == 200
     wait_until(lambda: measured.scrape()["procman_layer_up", ""] == 1, 15)
     wait_until(lambda: health("readyz") == 200, 15)
+
+
+def test_each_of_several_interfaces_answers_at_a_port_of_its_own(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    layer = f"ipc://{tmp_path_factory.mktemp('layer')}/l.sock"
+    port = free_port()
+    flags = ["--workers", "1", "--interfaces", "2", "--metrics-bind", f"127.0.0.1:{port}"]
+    with running_site(project, *flags, environ={"PROCMAN_LAYER": layer}) as site:
+        both = [Measured(site, port + place, layer) for place in range(2)]
+        for each in both:
+            wait_until(lambda each=each: each.scrape()["procman_layer_interfaces", ""] == 2)
+        for _ in range(20):
+            assert both[0].browser.get("/").status == 200
+        told = [each.scrape()["procman_http_requests_total", "2xx"] for each in both]
+        assert sum(told) == 20
