@@ -224,6 +224,7 @@ class InterfaceSettings(_Settings):
         "",
         "HOST:PORT at which each interface process answers Prometheus; interface.2 has the next port. Empty: nowhere.",
     )
+    static: bool = setting(False, "Serve STATIC_ROOT without DEBUG, too; with DEBUG static files are served anyway.")
     request_id_header: bool = setting(False, "Tell clients the request id, as X-Request-ID.")
     access_log: bool = setting(True, "One log line per finished request and WebSocket.")
     access_log_format: str = setting(
@@ -308,6 +309,8 @@ class ProjectConfiguration:
     ``layer_config`` is the ``CONFIG`` of ``CHANNEL_LAYERS["default"]``, ``ws_protocols`` the setting
     ``CHANNELS_WS_PROTOCOLS``: WebSocket sub-protocols that are agreed to where a client offers them, and
     ``slow_readers`` ``CHANNELS_SLOW_READERS``: globs of groups, each with what happens to clients that read slowly.
+    ``static_roots`` are directories of static files, each with the prefix below ``static_url`` that it is served at;
+    the first that has a file counts.
     """
 
     settings_module: str
@@ -317,6 +320,8 @@ class ProjectConfiguration:
     debug: bool = False
     ws_protocols: list[str] = dataclasses.field(default_factory=list)
     slow_readers: dict[str, str] = dataclasses.field(default_factory=dict)
+    static_url: str = ""
+    static_roots: list[list[str]] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> str:
         """One line of JSON for ``PROCMAN_PROJECT``."""

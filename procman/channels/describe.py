@@ -81,6 +81,7 @@ def build_configuration(
         debug=bool(settings.DEBUG),
         ws_protocols=_ws_protocols(settings),
         slow_readers=_slow_readers(settings),
+        **_static_files(settings),
     )
 
 
@@ -89,6 +90,30 @@ def _ws_protocols(settings: Any) -> list[str]:
     if isinstance(chosen, str) or not all(isinstance(each, str) and _TOKEN.fullmatch(each) for each in chosen):
         raise ConfigurationError(f"CHANNELS_WS_PROTOCOLS is {chosen!r}: write a list of names, such as ['graphql-ws']")
     return list(chosen)
+
+
+def _static_files(settings: Any) -> dict[str, Any]:
+    """``static_url`` and ``static_roots``; none where files are elsewhere, or found in a way that only Django knows."""
+    from django.apps import apps
+
+    url = str(settings.STATIC_URL or "")
+    if not url.startswith("/") or url.startswith("//"):
+        return {}
+    if not settings.DEBUG:
+        return {"static_url": url, "static_roots": [["", str(settings.STATIC_ROOT)]] if settings.STATIC_ROOT else []}
+    if not apps.ready or not apps.is_installed("django.contrib.staticfiles"):
+        return {}
+    from django.contrib.staticfiles.finders import AppDirectoriesFinder, FileSystemFinder, get_finders
+
+    roots: list[list[str]] = []
+    for finder in get_finders():
+        if type(finder) is FileSystemFinder:
+            roots += [[prefix or "", str(directory)] for prefix, directory in finder.locations]
+        elif type(finder) is AppDirectoriesFinder:
+            roots += [["", str(storage.location)] for storage in finder.storages.values()]
+        else:
+            return {}
+    return {"static_url": url, "static_roots": roots}
 
 
 def _slow_readers(settings: Any) -> dict[str, str]:

@@ -10,8 +10,9 @@ has not taken yet. A sender that waits for its part to be written is answered wh
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from procman.interface.body import Body
 from procman.interface.errors import InvalidReply, Refusal
@@ -33,11 +34,14 @@ from procman.settings import MIB
 
 if TYPE_CHECKING:
     from procman.interface.http import HTTPProtocol
+    from procman.interface.static import StaticResponse
 
 logger = logging.getLogger("procman.interface")
 
 # Two of the largest messages that a layer takes by default: one being written, one that waits.
 RESPONSE_LIMIT = 32 * MIB
+# Bytes read of a file at a time, and how many times before other connections have a turn.
+FILE_PART, FILE_PARTS = 64 * 1024, 16
 
 
 class Exchange:
@@ -49,6 +53,7 @@ class Exchange:
         "client",
         "connection",
         "deadline",
+        "file",
         "given_id",
         "is_over",
         "is_redeliverable",
@@ -84,6 +89,7 @@ class Exchange:
         self.is_over = False
         self.is_refused = False
         self.body: Body | None = None
+        self.file: BinaryIO | None = None  # what the response is read from
         self.tokens: list[int] | None = None  # of senders that wait until the connection has room
         self.status = 0
         site.request_count += 1
@@ -160,6 +166,24 @@ class Exchange:
         self.status = start.status
         self._write(data)
 
+    def send_file(self, response: StaticResponse) -> None:
+        """Respond with a file, as fast as the client takes it."""
+        self.is_refused, self.file = True, response.file
+        self.respond(response.start)
+        self._send_part_of_file()
+
+    def _send_part_of_file(self) -> None:
+        for _ in range(FILE_PARTS):
+            if self.file is None or self.is_over or self.connection.is_behind:
+                return
+            try:
+                data = self.file.read(FILE_PART)
+                self._write(self.writer.content(data, bool(data)))
+            except (OSError, InvalidReply) as error:
+                logger.error("static file %s cannot be sent to its end: %s", escape(self.path), escape(str(error)))
+                self.cut()
+        asyncio.get_running_loop().call_soon(self._send_part_of_file)  # others have a turn
+
     def cut(self) -> None:
         """End the connection where it is: that says "incomplete"."""
         if not self.is_over:
@@ -174,6 +198,9 @@ class Exchange:
         site = self.site
         site.request_count -= 1
         site.replies.forget(self)
+        if self.file is not None:
+            self.file.close()
+            self.file = None
         self.answer_tokens(self.writer.has_ended)
         # An offer whose response is complete stays until its consumer has ended: the worker still runs it.
         if self.offer_id and (self.is_refused or not self.writer.has_ended):
@@ -187,6 +214,7 @@ class Exchange:
         """The client has taken what it was sent."""
         self.write_deadline = 0.0
         self.answer_tokens(True)
+        self._send_part_of_file()
 
     def answer_tokens(self, delivered: bool) -> None:
         """Tell the senders that wait what became of their parts."""

@@ -135,8 +135,8 @@ class HTTPProtocol(asyncio.Protocol):
         exchange, settings = self.exchange, self.site.settings
         if request.size > settings.max_body_size:
             raise self.site.too_large()
-        if exchange is None:
-            return  # its response is complete: what is left of the body is read and dropped
+        if exchange is None or (exchange.request is request and exchange.is_refused):
+            return  # nobody wants it: what is left of the body is read and dropped
         if exchange.request is not request:
             request.body.append(data)
         elif exchange.body is not None:
@@ -158,7 +158,7 @@ class HTTPProtocol(asyncio.Protocol):
             self.deadline = 0.0
             if exchange.body is not None:
                 exchange.body.end()
-            else:
+            elif not exchange.is_refused:
                 exchange.offer(is_streamed=False)
 
     # -- one request after the other ---------------------------------------------------------------------------------
@@ -173,6 +173,8 @@ class HTTPProtocol(asyncio.Protocol):
         start = site.local_response(request)
         if start is not None:
             exchange.answer(start)
+        elif (found := site.static_file(request)) is not None:
+            exchange.send_file(found)
         elif site.request_count > site.settings.max_requests:
             text = "Too many requests are in progress; try again in a moment."
             exchange.refuse(Refusal(503, text, retry_after=1, limit="max_requests"))

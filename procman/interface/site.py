@@ -21,6 +21,7 @@ from procman.interface.messages import ResponseStart, decode_path, full_path
 from procman.interface.replies import Replies
 from procman.interface.request import Request
 from procman.interface.response import text_response
+from procman.interface.static import StaticFiles, StaticResponse
 from procman.interface.survey import MAX_AGE, Survey
 from procman.settings import InterfaceSettings, ProjectConfiguration
 
@@ -78,6 +79,7 @@ class Site:
         """Serve by *project* from now on."""
         self.project = project
         self.policies = Policies(project.slow_readers)
+        self.static = StaticFiles(project, self.settings.static)
 
     def given_id(self, request: Request, peer: Client) -> str:
         """The request id that *peer*, if it is a trusted proxy, gave; "" stands for one made here."""
@@ -104,6 +106,10 @@ class Site:
         """What is known of this interface, its layer and the workers there."""
         replies, survey = self.replies, self.survey
         return health.State(replies.is_stopping, replies.is_layer_lost, survey.workers, survey.age, MAX_AGE)
+
+    def static_file(self, request: Request) -> StaticResponse | None:
+        """The response to a request for a static file; None: it is for something else."""
+        return self.static.find(request.method, self.full_path(request.path), request.headers)
 
     def too_large(self) -> Refusal:
         """What a client is told whose body is over the limit."""

@@ -66,6 +66,8 @@ def test_a_project_without_any_setting_of_ours_is_described(project):
             "debug": True,
             "ws_protocols": [],
             "slow_readers": {},
+            "static_url": "",
+            "static_roots": [],
         }
     }
 
@@ -170,3 +172,33 @@ def test_what_happens_to_slow_readers_is_told(project):
 def test_a_policy_for_slow_readers_that_is_none_is_refused_in_one_line(project, value):
     error = project(settings=SETTINGS + f"CHANNELS_SLOW_READERS = {value}")["error"]
     assert error.startswith("CHANNELS_SLOW_READERS is") and "latest-only" in error and "\n" not in error
+
+
+def test_without_debug_static_files_are_those_that_were_collected(project):
+    settings = (
+        SETTINGS.replace("DEBUG = True", "DEBUG = False") + "STATIC_URL = '/static/'\nSTATIC_ROOT = '/srv/static'\n"
+    )
+    told = project(settings=settings)["project"]
+    assert (told["static_url"], told["static_roots"]) == ("/static/", [["", "/srv/static"]])
+    told = project(settings=settings.replace("STATIC_ROOT", "OTHER"))["project"]
+    assert told["static_roots"] == []
+
+
+def test_with_debug_static_files_are_where_djangos_finders_look(project):
+    apps = "INSTALLED_APPS = ['django.contrib.staticfiles', 'django.contrib.admin', 'django.contrib.contenttypes', "
+    apps += "'django.contrib.auth', 'procman.channels']\n"
+    settings = SETTINGS + apps + "STATIC_URL = '/static/'\nSTATICFILES_DIRS = [('more', '/srv/more'), '/srv/plain']\n"
+    roots = project(settings=settings)["project"]["static_roots"]
+    assert roots[:2] == [["more", "/srv/more"], ["", "/srv/plain"]]
+    assert any(root.endswith("admin/static") for _, root in roots)
+    own = (
+        settings
+        + "STATICFILES_FINDERS = ['django.contrib.staticfiles.finders.DefaultStorageFinder']\nMEDIA_ROOT = '/srv'\n"
+    )
+    assert project(settings=own)["project"]["static_roots"] == []
+
+
+@pytest.mark.parametrize("url", ["https://cdn.example.com/", "//cdn.example.com/static/"])
+def test_static_files_that_are_elsewhere_are_nobodys_here(project, url):
+    told = project(settings=SETTINGS + f"STATIC_URL = '{url}'\nSTATIC_ROOT = '/srv/static'\n")["project"]
+    assert (told["static_url"], told["static_roots"]) == ("", [])

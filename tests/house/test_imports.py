@@ -33,6 +33,7 @@ DOORS = {
     "httptools": ("interface/request.py",),
     "prometheus_client": ("interface/metrics.py",),
     "websockets": ("interface/frames.py", "interface/handshake.py"),
+    "whitenoise": ("interface/static.py",),
     "uvloop": ("layers/ipc/server.py", "interface/server.py"),
     "cryptography": ("layers/redis/crypto.py",),
     "click": ("cli/",),
