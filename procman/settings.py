@@ -200,6 +200,17 @@ class InterfaceSettings(_Settings):
     ping_timeout: float = setting(
         30.0, "A WebSocket that does not answer a ping for this long is closed.", unit="seconds", minimum=0.1
     )
+    max_connections: int = setting(
+        15_000,
+        "Connections open at once; further ones are answered 503. The system's limit on open files may lower it.",
+        minimum=1,
+    )
+    max_connections_per_address: int = setting(
+        1_000,
+        "Connections open at once from one address, and WebSockets that a trusted proxy passes on from it (0: no "
+        "limit); further ones are answered 429.",
+        minimum=0,
+    )
     max_sockets: int = setting(10_000, "WebSockets open at once; further ones are answered 503.", minimum=1)
     max_requests: int = setting(2_000, "HTTP requests in progress at once; further ones are answered 503.", minimum=1)
     forwarded_allow_ips: str = setting(

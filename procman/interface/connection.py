@@ -45,10 +45,11 @@ class Accept(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Answer the handshake with an error and end the connection."""
+    """Answer the handshake with an error and end the connection; *limit* is the setting that was met, if one was."""
 
     status: int
     text: str
+    limit: str = ""
 
 
 class Write(NamedTuple):
@@ -337,7 +338,10 @@ class Connection:
                 text = (
                     f'refused: after {limits.handshake_timeout:g} s its connect consumer {why}; send {{"accept": True}}'
                 )
-                return [Report("WARNING", text), *self._refuse(503, "The application did not answer in time.")]
+                return [
+                    Report("WARNING", text),
+                    *self._refuse(503, "The application did not answer in time.", "handshake_timeout"),
+                ]
         elif self.state is State.CLOSING and now - self.since >= CLOSE_TIMEOUT:
             return [Abort(), *self.lost()]
         return NOTHING
@@ -378,10 +382,10 @@ class Connection:
             actions += self.close(reply.close, now, reply.reason)
         return actions
 
-    def _refuse(self, status: int, text: str) -> list[Action]:
+    def _refuse(self, status: int, text: str, limit: str = "") -> list[Action]:
         self.state = State.CLOSED
         self.held = None
-        return [Refuse(status, text), *self._end_when_done()]
+        return [Refuse(status, text, limit), *self._end_when_done()]
 
     def _end_when_done(self) -> list[Action]:
         if self.ended or (self.accepted and (self.unfinished or self.waiting)):

@@ -37,6 +37,7 @@ class HTTPProtocol(asyncio.Protocol):
     """What the event loop makes for each connection."""
 
     __slots__ = (
+        "_address",
         "_is_head_late",
         "_is_pumping",
         "_is_reading",
@@ -55,6 +56,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.site = site
         self.transport: asyncio.Transport
         self.client = Client(None, None, "http")
+        self._address = ""  # for which this connection counts
         self.parser: RequestParser | None = RequestParser(self, site.settings.max_header_bytes)
         self.exchange: Exchange | None = None
         self.deadline = 0.0
@@ -78,13 +80,23 @@ class HTTPProtocol(asyncio.Protocol):
             "https" if transport.get_extra_info("sslcontext") else "http",
         )
         self.site.connections.add(self)
+        self.site.occupancy.total += 1
         self.deadline = self.site.now() + self.site.settings.header_timeout
         if self.site.replies.is_stopping:
             self.transport.close()
+            return
+        self._address = self.site.client_address(self.client, self.client)
+        try:
+            self.site.check_connection(self._address)
+        except Refusal as refusal:
+            self.parser = None
+            self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left."""
         self.site.connections.discard(self)
+        self.site.occupancy.total -= 1
+        self.site.occupancy.leave(self._address)
         self.parser = None
         self._waiting.clear()
         if self.exchange is not None:
@@ -297,6 +309,6 @@ class HTTPProtocol(asyncio.Protocol):
         self.parser = None
         protocol = WebSocketProtocol(self.site)
         self.transport.set_protocol(protocol)
-        protocol.begin(self.transport, request, self.client)
+        protocol.begin(self.transport, request, self.client, self._address)
         if rest:
             protocol.data_received(rest)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import resource
 import signal
 import socket
 import time
@@ -34,6 +36,8 @@ LONGEST_TICK = 1.0  # seconds; the Date header changes that often
 GIVE_UP_TIMEOUT = 0.2  # seconds to write the answers of requests that the drain timeout has ended
 # What waits in the kernel between two accepts; the system caps it at somaxconn.
 BACKLOG = 2048
+# Files beside the connections: listening sockets, the layer, static files and connections that are being refused.
+SPARE_DESCRIPTORS = 256
 
 
 class InterfaceServer:
@@ -180,8 +184,26 @@ class InterfaceServer:
 
 def run_interface(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
     """Serve *project* on *sockets*, which are listening, until SIGTERM or SIGINT; the exit status."""
+    settings = fit_descriptors(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, project, sockets))
+
+
+def fit_descriptors(settings: InterfaceSettings) -> InterfaceSettings:
+    """*settings* with no more connections than files may be open; the soft limit is raised as far as it has to be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return settings
+    allowed = max(1, soft - SPARE_DESCRIPTORS)
+    logger.warning(
+        "at most %d connections instead of %d: only %d files may be open (ulimit -n)",
+        *(allowed, settings.max_connections, soft),
+    )
+    return dataclasses.replace(settings, max_connections=allowed)
 
 
 async def _serve(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:

@@ -18,6 +18,7 @@ from procman.interface.errors import Refusal
 from procman.interface.forwarded import Client, Trusted
 from procman.interface.frames import Deflater
 from procman.interface.messages import ResponseStart, decode_path, full_path
+from procman.interface.occupancy import Occupancy
 from procman.interface.replies import Replies
 from procman.interface.request import Request
 from procman.interface.response import text_response
@@ -28,6 +29,7 @@ from procman.settings import InterfaceSettings, ProjectConfiguration
 if TYPE_CHECKING:
     from procman.interface.exchange import Exchange
 
+logger = logging.getLogger("procman.interface")
 access_logger = logging.getLogger("procman.interface.access")
 
 
@@ -73,6 +75,7 @@ class Site:
         self.request_count: int = 0
         self.deflater = Deflater()
         self.trusted = Trusted(settings.forwarded_allow_ips)
+        self.occupancy = Occupancy(settings.max_connections, settings.max_connections_per_address)
         self.date = b""  # value of the Date header; the server's tick renews it
 
     def use(self, project: ProjectConfiguration) -> None:
@@ -110,6 +113,23 @@ class Site:
     def static_file(self, request: Request) -> StaticResponse | None:
         """The response to a request for a static file; None: it is for something else."""
         return self.static.find(request.method, self.full_path(request.path), request.headers)
+
+    def client_address(self, peer: Client, client: Client) -> str:
+        """Whose connection counts: that of *client*, for whom *peer* asks; "" for a proxy's own."""
+        return "" if peer is client and self.trusted.includes(peer.host) else client.host
+
+    def check_connection(self, address: str) -> None:
+        """Count a connection of *address*, which was just opened. Raises Refusal: there are too many."""
+        limit = ""
+        if not self.occupancy.enter(address):
+            limit, status, text = "max_connections_per_address", 429, "Too many connections from your address."
+        elif self.occupancy.is_full():
+            limit, status, text = "max_connections", 503, "Too many connections; try again in a moment."
+        if limit:
+            if self.occupancy.should_warn(limit, self.now()):
+                flag = "--" + limit.replace("_", "-")
+                logger.warning("connections are refused, from %s and maybe others: over %s", address or "-", flag)
+            raise Refusal(status, text, retry_after=1, limit=limit)
 
     def too_large(self) -> Refusal:
         """What a client is told whose body is over the limit."""

@@ -48,6 +48,7 @@ class WebSocketProtocol(asyncio.Protocol):
     """One WebSocket from its handshake to its end."""
 
     __slots__ = (
+        "address",
         "backlog",
         "client",
         "connection",
@@ -73,6 +74,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reply_channel = ""
         self.path = ""
         self.client = ""
+        self.address = ""  # for which this connection counts
         self.given_id = ""  # the request id of a proxy
         self.offer_id = 0
         self.backlog: Backlog | None = None  # only while the client reads slower than it is written to
@@ -85,18 +87,25 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
-    def begin(self, transport: asyncio.Transport, request: Request, peer: Client) -> None:
-        """Take over the connection of *peer* from the HTTP parser, with the *request* for a handshake."""
+    def begin(self, transport: asyncio.Transport, request: Request, peer: Client, address: str) -> None:
+        """Take over the connection of *peer* from the HTTP parser, with the *request* for a handshake.
+
+        The connection counts for *address*, "" if it is a proxy's.
+        """
+        self.address = address
         self.transport = transport
         self.site.connections.add(self)
         # Told early that the client reads slowly; the limit itself is looked at only then.
         transport.set_write_buffer_limits(high=min(65536, self.site.settings.write_limit))
         self.given_id = self.site.given_id(request, peer)
-        self._read_handshake(request, self.site.trusted.resolve(peer, request.headers))
+        client = self.site.trusted.resolve(peer, request.headers)
+        self._read_handshake(request, client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has gone."""
         self.site.connections.discard(self)
+        self.site.occupancy.total -= 1
+        self.site.occupancy.leave(self.address)
         self._answer_tokens(False)
         if self.backlog is not None and self.backlog.dropped:
             self._report_dropped(self.backlog.dropped)
@@ -189,7 +198,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reply_channel = self.site.replies.new_name(SOCKET_MARK)
         self._log(access.CONNECT)
         try:
-            self._check(request)
+            self._check(request, client)
         except Refusal as refusal:
             if refusal.status == 403:
                 logger.warning("WebSocket %s refused: %s", escape(self.path), refusal.reason)
@@ -210,10 +219,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self.pending, self.window_bits = answer.data, answer.window_bits
         self._connect(request, client)
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, client: Client) -> None:
         site = self.site
         if site.replies.is_stopping:
             raise Refusal(503, "The server is stopping.")
+        if not self.address and client.host and not site.trusted.includes(client.host):
+            self.address = client.host
+            site.check_connection(self.address)
         if site.replies.socket_count >= site.settings.max_sockets:
             raise Refusal(503, "Too many WebSockets are open.", limit="max_sockets")
         handshake.check(request.headers, site.project.allowed_hosts, site.project.debug)
@@ -280,7 +292,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _do_refuse(self, action: connection.Refuse) -> None:
         if not self.transport.is_closing():
-            self._refuse(action.status, action.text, _ANSWERED.get(action.status, "unavailable"))
+            self._refuse(action.status, action.text, action.limit or _ANSWERED.get(action.status, "unavailable"))
 
     def _do_write(self, action: connection.Write) -> None:
         frame = self._compressed(action.frame)

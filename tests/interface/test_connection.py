@@ -69,7 +69,7 @@ def test_the_handshake_table_of_channels_1(message, expected):
         match action:
             case Accept():
                 seen.append("101")
-            case Refuse(status, _):
+            case Refuse(status, _, _):
                 seen.append(str(status))
             case Write(frame):
                 seen.append(frame)
