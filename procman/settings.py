@@ -202,7 +202,7 @@ class InterfaceSettings(_Settings):
     )
     max_connections: int = setting(
         15_000,
-        "Connections open at once; further ones are answered 503. The system's limit on open files may lower it.",
+        "Connections open at once; further ones are answered 503. The limit on open files may lower it.",
         minimum=1,
     )
     max_connections_per_address: int = setting(

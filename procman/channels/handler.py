@@ -96,8 +96,8 @@ class AsgiRequest(HttpRequest):
         self._add_addresses(content.get("client"), content.get("server"))
         self._add_headers(content.get("headers") or ())
         request_id = request_id_of(content)
-        if request_id:  # whatever the client said: this is what the logs call the request
-            self.META["HTTP_X_REQUEST_ID"] = request_id
+        if request_id:  # no header: those are the client's own words
+            self.META["REQUEST_ID"] = request_id
         self._set_content_type_params(self.META)
         self._stream = self._open_body(content)
 
