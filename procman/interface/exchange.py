@@ -251,6 +251,9 @@ class Exchange:
         try:
             if not self.writer.has_started:
                 self.respond(parse_response(message))
+                if not self.is_over and self.offer_id:
+                    self.is_redeliverable = False
+                    self.site.replies.settle(self.offer_id)
             elif message.get("failed"):
                 self.cut()  # the worker has logged why
             elif "status" in message:

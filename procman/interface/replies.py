@@ -108,6 +108,13 @@ class Replies:
         if self.offers.pop(offer_id, None) is not None:
             self.layer.withdraw(offer_id)
 
+    def settle(self, offer_id: int) -> None:
+        """The response to this offer has begun: no second worker may give one."""
+        found = self.offers.get(offer_id)
+        if found is not None:
+            found[0].begun, found[0].redeliverable = True, False
+            self.layer.settle(offer_id)
+
     def end(self, client: Client, disconnect: dict[str, Any] | None, session: bytes | None = None) -> None:
         """*client* was a socket and is over: nothing reaches it from here on, *disconnect* is its last frame."""
         self.forget(client)

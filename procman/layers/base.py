@@ -342,6 +342,10 @@ class AsyncChannelLayer:
         """The client of an HTTP offer has left: drop it if no worker has it; no callback follows."""
         raise NotImplementedError
 
+    def settle(self, offer_id: int) -> None:
+        """The response to an offer has begun: no further worker gets it. If its worker dies, ``on_failed`` tells."""
+        raise NotImplementedError
+
     def socket_opened(self, socket: OpenSocket) -> None:
         """A socket was accepted: its disconnect is owed from here on."""
         raise NotImplementedError

@@ -126,3 +126,16 @@ def test_a_restart_of_the_worker_closes_streams_after_their_grace(site: Site) ->
     wait_for_ends(site)
     wait_until(lambda: site.pid_of("worker.1") != before, 20)
     assert Browser(site.url).get("/").text == "hello"
+
+
+def test_a_response_that_has_begun_is_cut_when_its_worker_dies_and_its_view_does_not_run_again(site: Site) -> None:
+    begun = len(marks(site, "endless begun"))
+    with streaming(site, "/endless/?pause=0.05") as response:
+        assert response.read(10) == b"x" * 10
+        site.kill("worker.1")
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            while response.read(1000):
+                pass
+    site.wait_for_line(r"worker\.1 .* died while it ran a message of http\.request .*cannot be run twice")
+    assert Browser(site.url).get("/", timeout=20).text == "hello"
+    assert len(marks(site, "endless begun")) == begun + 1

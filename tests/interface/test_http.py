@@ -137,6 +137,7 @@ def test_the_sender_of_a_stream_hears_that_the_client_has_left(site):
         offer, message = site.layer.take()
         site.layer.reply(message["reply_channel"], {"status": 200, "content": b"a", "more_content": True}, token=1)
         assert site.layer.answers.get(timeout=5) == (1, True)
+        assert site.layer.settled.get(timeout=5) == offer.id
     wait_until(lambda: not site.server.replies.clients)
     site.layer.reply(message["reply_channel"], {"content": b"b", "more_content": True}, token=2)
     assert site.layer.answers.get(timeout=5) == (2, False)

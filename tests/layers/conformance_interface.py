@@ -167,6 +167,41 @@ class InterfaceSuite:
         assert interface.heard("failed") == (number, "lost")
         assert layer.take(CHANNELS, 0.15) is None
 
+    def test_a_request_whose_response_has_begun_is_lost_with_its_worker(
+        self, interface: RecordingInterface, make: Make, layer: Any
+    ) -> None:
+        number = interface.offer("http.request", {"n": 1}, bounded=True)
+        _, die = take_in_thread(make)
+        interface.loop.call(interface.layer.settle, number)
+        interface.offer("http.request", {"n": 2}, bounded=True)
+        wait_until(lambda: layer.channel_statistics("http.request")["messages_pending"] == 1)  # it was told by now
+        die()
+        assert interface.heard("failed") == (number, "lost")
+        assert take(layer).message == {"n": 2}
+        assert layer.take(CHANNELS, 0.3) is None
+
+    def test_a_request_whose_worker_died_before_its_response_was_seen_to_begin_is_lost_too(
+        self, interface: RecordingInterface, make: Make, layer: Any
+    ) -> None:
+        before = layer.statistics()["redelivered_count"]
+        number = interface.offer("http.request", {"n": 1}, bounded=True)
+        take_in_thread(make)[1]()
+        wait_until(lambda: layer.statistics()["redelivered_count"] == before + 1)
+        interface.loop.call(interface.layer.settle, number)
+        assert interface.heard("failed") == (number, "lost")
+        assert layer.take(CHANNELS, 0.3) is None
+
+    def test_a_request_that_is_finished_may_be_told_to_have_begun(
+        self, interface: RecordingInterface, layer: Any
+    ) -> None:
+        number = interface.offer("http.request", {"n": 1}, bounded=True)
+        layer.finish(take(layer))
+        assert interface.heard("finished") == (number, None)
+        interface.loop.call(interface.layer.settle, number)
+        other = interface.offer("http.request", {"n": 2}, bounded=True)
+        layer.finish(take(layer))
+        assert interface.heard("finished", count=2) == (other, None)
+
     # -- sockets ------------------------------------------------------------------------------------------------------
 
     def test_a_socket_that_closes_gets_its_disconnect_once(self, interface: RecordingInterface, layer: Any) -> None:

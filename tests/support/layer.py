@@ -28,6 +28,7 @@ class FakeLayer(AsyncChannelLayer):
         self.opened: list[OpenSocket] = []
         self.ended: list[str] = []
         self.withdrawn: queue.Queue[int] = queue.Queue()
+        self.settled: queue.Queue[int] = queue.Queue()
         self.answers: queue.Queue[tuple[int, bool]] = queue.Queue()
         self.gone: list[tuple[str, str]] = []
         self.is_closed = False
@@ -67,6 +68,9 @@ class FakeLayer(AsyncChannelLayer):
 
     def withdraw(self, offer_id: int) -> None:
         self.withdrawn.put(offer_id)
+
+    def settle(self, offer_id: int) -> None:
+        self.settled.put(offer_id)
 
     def socket_opened(self, socket: OpenSocket) -> None:
         self.opened.append(socket)

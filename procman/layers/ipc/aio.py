@@ -310,6 +310,9 @@ class AsyncIPCLayer(names.NameRules, AsyncChannelLayer):
     def withdraw(self, offer_id: int) -> None:
         self._tell(frames.WITHDRAW, offer_id)
 
+    def settle(self, offer_id: int) -> None:
+        self._tell(frames.SETTLE, offer_id)
+
     def socket_opened(self, socket: OpenSocket) -> None:
         self._tell(frames.OPENED, socket.reply_channel, socket.path, socket.order, socket.session)
 

@@ -25,7 +25,7 @@ from procman.layers.errors import (
 from procman.layers.limits import Limits
 from procman.settings import ENV_NAME
 
-VERSION = 4
+VERSION = 5
 # A frame is a body and its envelope; finishes carry several bodies, each within the limit of messages.
 ENVELOPE_BYTES = 64 * 1024
 READ_BYTES = 256 * 1024
@@ -67,6 +67,7 @@ REPORTED = 35  # everything held has been reported
 GROUP_GONE = 36  # group, channel
 WRITTEN = 37  # token, whether it reached the client
 GOODBYE = 38
+SETTLE = 39  # id
 
 # -- hub to client ----------------------------------------------------------------------------------------------------
 WELCOME = 50  # version, hub id, whether the served name had been declared dead, number of the connection

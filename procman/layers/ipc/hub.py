@@ -76,6 +76,7 @@ class Hub(Offers):
             frames.RECALLED: self._recalled,
             frames.OFFER: self.offer,
             frames.WITHDRAW: self.withdraw,
+            frames.SETTLE: self.settle,
             frames.OPENED: self.socket_opened,
             frames.CLOSED: self.socket_closed,
             frames.MEMBERS: self._members,

@@ -154,6 +154,16 @@ class Offers(Finishes):
             self.switch.unqueue(entry)
             self._ended(entry, "dropped", now)
 
+    def settle(self, peer: Peer, now: float, number: int) -> None:
+        """The response to offer *number* has begun: a second one would follow if another worker got it."""
+        entry = served_by(peer).offers.get(number)
+        if entry is None:
+            return
+        entry.is_redeliverable = False
+        if entry.holder is None and entry.deaths and entry.key in self.switch.again:  # its worker has died meanwhile
+            self.switch.unqueue(entry)
+            self._ended(entry, LOST, now)
+
 
 def served_by(peer: Peer) -> Served:
     """The interface behind *peer*. Raises ValueError where there is none."""

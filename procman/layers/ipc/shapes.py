@@ -47,6 +47,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     frames.RECALLED: (_I, _I),
     frames.OFFER: (_I, _S, _B, _S, _F, _F, _B0, _F, _F),
     frames.WITHDRAW: (_I,),
+    frames.SETTLE: (_I,),
     frames.OPENED: (_S, _S, _I, _B0),
     frames.CLOSED: (_S, _L0),
     frames.MEMBERS: (_S, _L),

@@ -244,6 +244,9 @@ class AsyncRedisLayer(Common, AsyncChannelLayer):
     def withdraw(self, offer_id: int) -> None:
         self._serving.withdraw(offer_id)
 
+    def settle(self, offer_id: int) -> None:
+        self._serving.settle(offer_id)
+
     def socket_opened(self, socket: OpenSocket) -> None:
         self._serving.socket_opened(socket)
 

@@ -169,6 +169,11 @@ class ServingSession(AsyncSession):
         if channel is not None and not self._outbox.withdraw(offer_id):
             self._tell((b"W", offer_id, channel))
 
+    def settle(self, offer_id: int) -> None:
+        """The response to an offer has begun."""
+        if offer_id in self._channels:
+            self._tell((b"Z", offer_id))
+
     def socket_opened(self, socket: OpenSocket) -> None:
         """A socket was accepted."""
         self._sockets.add(socket.reply_channel)

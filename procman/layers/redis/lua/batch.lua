@@ -27,6 +27,10 @@ local function put_offers()
   waiting, order, numbers = {}, {}, {}
 end
 
+local function settle(number, known)
+  if known and known ~= '' then call('HSET', o, number, SETTLED) end
+end
+
 -- Offer: number, queue, capacity (0: any number may wait), channel, reply channel, flags, lifetime, tail.
 handlers.O = {8, function(i)
   local number, queue, reply, flags = ARGV[i], ARGV[i + 1], ARGV[i + 4], tonumber(ARGV[i + 5])
@@ -36,7 +40,11 @@ handlers.O = {8, function(i)
       tell(interface, 'Q', number)
       return
     end
-    if call('HEXISTS', o, number) == 1 then return end
+    local known = call('HGET', o, number)
+    if known then
+      if bit.band(flags, BEGUN) ~= 0 and bit.band(flags, UNSAFE) ~= 0 then settle(number, known) end
+      return
+    end
     if bit.band(flags, BEGUN) ~= 0 then
       call('HSET', o, number, '')
       tell(interface, 'X', number, 'W', 'lost')
@@ -75,6 +83,9 @@ handlers.W = {2, function(i)
     end
   end
 end}
+
+-- The response to an offer has begun, and no further worker may get it: number.
+handlers.Z = {1, function(i) settle(ARGV[i], call('HGET', o, ARGV[i])) end}
 
 -- A socket was accepted: reply channel, path, order, session ('' none, else 's' and its bytes).
 handlers.S = {4, function(i)

@@ -1,6 +1,8 @@
--- Interfaces: a stream of notices for each, in order, and what it has offered: o:NAME, number -> reply channel, or
--- nothing once it has ended and until the interface has read so. leases: who is alive, until when.
+-- Interfaces: a stream of notices for each, in order, and what it has offered: o:NAME, number -> reply channel, SETTLED
+-- once its response has begun, or nothing once it has ended and until the interface has read so. leases: who is alive,
+-- until when.
 local MAX_INBOX = 100000
+local SETTLED = '-'
 
 -- An interface that this Redis does not know yet gets what it is told after its hello: the stream of a Redis that has
 -- lost its data would begin with ids that are not behind those which the interface has read.
@@ -15,6 +17,11 @@ end
 local function is_alive(interface) return call('ZSCORE', P..'leases', 'i:'..interface) end
 local function is_dead(interface) return call('ZSCORE', P..'dead', interface) end
 local function offer_of(id) return string.match(id, '^(.*):(%d+)$') end
+local function is_settled(e)
+  if bit.band(e.flags, OFFER) == 0 then return false end
+  local interface, number = offer_of(e.id)
+  return call('HGET', P..'o:'..interface, number) == SETTLED
+end
 
 -- The disconnect of a socket whose interface died while a frame of it was run.
 local function owed(id, interface, number)
@@ -70,7 +77,12 @@ local function promote()
   for _, raw in ipairs(call('ZRANGEBYSCORE', P..'later', '-inf', now, 'LIMIT', 0, 100)) do
     call('ZREM', P..'later', raw)
     local e = unpack_entry(raw)
-    put(queue_of(e.channel), pack_entry(e), e.lifetime, e.deaths > 0)
+    if is_settled(e) then
+      count(queue_of(e.channel), 'd', 1)
+      fail(e, 'lost')
+    else
+      put(queue_of(e.channel), pack_entry(e), e.lifetime, e.deaths > 0)
+    end
   end
 end
 

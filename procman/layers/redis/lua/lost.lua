@@ -10,7 +10,7 @@ local function give_up_entry(client, raw, told)
   -- A worker that ended on purpose, and not for this message: an attempt that is known and not counted.
   local is_excused = call('EXISTS', P..'x:'..client) == 1
   if e.since <= tonumber(call('GET', P..'flushed') or 0) then fate = 'flushed'
-  elseif bit.band(e.flags, UNSAFE) ~= 0 then fate = 'unsafe'
+  elseif bit.band(e.flags, UNSAFE) ~= 0 or is_settled(e) then fate = 'unsafe'
   elseif e.deaths % TRIED > 0 and not is_excused then fate = 'dropped' end
   call('SADD', P..'lost:'..client, e.id)
   call('PEXPIRE', P..'lost:'..client, 3600000)
