@@ -16,6 +16,7 @@ class _End(asyncio.Protocol):
         self.other: _End | None = None
         self.early: list[bytes] = []
         self.transport: asyncio.Transport | None = None
+        self.is_gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -35,6 +36,7 @@ class _End(asyncio.Protocol):
         return True  # this direction is over, the other may go on
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.is_gone.set()
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(self.delay, self.end)
 
@@ -74,7 +76,7 @@ def relayed(port: int, delay: float) -> Iterator[int]:
         for end in made:
             if end.transport is not None:
                 end.transport.abort()
-        await asyncio.sleep(0)
+                await end.is_gone.wait()
 
     stopping = asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
