@@ -13,8 +13,25 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from procman.interface.actions import (
+    NOTHING,
+    Abort,
+    Accept,
+    Action,
+    Close,
+    End,
+    Mirror,
+    Offer,
+    PauseReading,
+    Ping,
+    Refuse,
+    Report,
+    ResumeReading,
+    Write,
+)
 from procman.interface.messages import SocketReply
 from procman.layers import sessions
 
@@ -31,80 +48,6 @@ class State(enum.IntEnum):
     OPEN = 1
     CLOSING = 2
     CLOSED = 3
-
-
-class Offer(NamedTuple):
-    """Hand a frame to the workers: the connect (*data* None) or a received message."""
-
-    order: int
-    data: str | bytes | None
-
-
-class Accept(NamedTuple):
-    """Answer the handshake with 101."""
-
-
-class Refuse(NamedTuple):
-    """Answer the handshake with an error and end the connection; *limit* is the setting that was met, if one was."""
-
-    status: int
-    text: str
-    limit: str = ""
-
-
-class Write(NamedTuple):
-    """Send a complete frame."""
-
-    frame: bytes
-
-
-class Ping(NamedTuple):
-    """Send a ping."""
-
-
-class Close(NamedTuple):
-    """Send a close frame with *code*."""
-
-    code: int
-    reason: str = ""
-
-
-class Abort(NamedTuple):
-    """Drop the connection without ceremony."""
-
-
-class PauseReading(NamedTuple):
-    """Read nothing from the client until ``ResumeReading``."""
-
-
-class ResumeReading(NamedTuple):
-    """Read from the client again."""
-
-
-class End(NamedTuple):
-    """The socket is over, also for the layer; *order* None: it was never accepted and has no disconnect."""
-
-    code: int
-    order: int | None
-    reason: str = ""
-
-
-class Mirror(NamedTuple):
-    """Tell the layer what its record of this socket lacks: its session, beside the *order* of its next frame."""
-
-    order: int
-    session: bytes
-
-
-class Report(NamedTuple):
-    """Log a problem; *level* is the logging level's name."""
-
-    level: str
-    text: str
-
-
-Action = Offer | Accept | Refuse | Write | Ping | Close | Abort | PauseReading | ResumeReading | End | Mirror | Report
-NOTHING: list[Action] = []
 
 
 class Limits(NamedTuple):
@@ -345,6 +288,27 @@ class Connection:
         elif self.state is State.CLOSING and now - self.since >= CLOSE_TIMEOUT:
             return [Abort(), *self.lost()]
         return NOTHING
+
+    # -- as plain data -----------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """The whole state as plain data; its times are of the monotonic clock that all processes of a system share."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "limits"}
+        data["state"] = int(self.state)
+        data["waiting"] = list(self.waiting) if self.waiting is not None else None
+        data["held"] = [list(each) for each in self.held] if self.held is not None else None
+        return data
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any], limits: Limits) -> Connection:
+        """The socket whose ``dump`` is *data*."""
+        made = cls(limits, 0.0)
+        for name, value in data.items():
+            setattr(made, name, value)
+        made.state = State(data["state"])
+        made.waiting = deque(data["waiting"]) if data["waiting"] is not None else None
+        made.held = [SocketReply(*each) for each in data["held"]] if data["held"] is not None else None
+        return made
 
     # -- parts -------------------------------------------------------------------------------------------------------
 

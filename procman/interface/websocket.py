@@ -2,20 +2,17 @@
 
 ``http.HTTPProtocol`` hands over a connection whose request asks for it (``begin``). ``frames`` reads what comes in,
 ``messages`` builds frames that go out once for all. Per socket there is no task, coroutine, timer or closure, and no
-compression state: the server's tick looks at deadlines, and what is known of a socket is plain data. Longer than a
-module should be, because one object per socket has to be both what the event loop calls and what carries out each
-action: a second object would cost every idle socket memory.
+compression state: the server's tick looks at deadlines, and what is known of a socket is plain data.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from procman.interface import access, connection, handshake
-from procman.interface.backlog import Backlog, Policy
+from procman.interface import access, actions, connection, handshake
 from procman.interface.errors import InvalidReply, Refusal
 from procman.interface.frames import PING, PONG, Closed, Failure, FrameDecoder, Ping, build_close, build_control
 from procman.interface.messages import (
@@ -25,6 +22,7 @@ from procman.interface.messages import (
     build_receive,
     parse_socket_reply,
 )
+from procman.interface.writing import WritingProtocol
 from procman.layers import names, sessions
 from procman.layers.base import OpenSocket
 from procman.layers.errors import MessageTooLarge
@@ -44,41 +42,30 @@ _CHECKED = {403: "origin", 503: "stopping"}
 _ANSWERED = {403: "application", 500: "failed"}
 
 
-class WebSocketProtocol(asyncio.Protocol):
+class WebSocketProtocol(WritingProtocol):
     """One WebSocket from its handshake to its end."""
 
     __slots__ = (
         "address",
-        "backlog",
         "client",
         "connection",
         "decoder",
         "given_id",
         "offer_id",
-        "path",
         "pending",
         "reply_channel",
-        "site",
-        "tokens",
-        "transport",
-        "window_bits",
     )
 
     def __init__(self, site: Site) -> None:
-        self.site = site
-        self.transport: asyncio.Transport
+        super().__init__(site)
         self.pending = b""  # the answer to the handshake, once the application accepts
-        self.window_bits = 0  # of compressed messages; 0: none were agreed to
         self.decoder: FrameDecoder | None = None
         self.connection: connection.Connection | None = None
         self.reply_channel = ""
-        self.path = ""
         self.client = ""
         self.address = ""  # for which this connection counts
         self.given_id = ""  # the request id of a proxy
         self.offer_id = 0
-        self.backlog: Backlog | None = None  # only while the client reads slower than it is written to
-        self.tokens: list[int] | None = None
 
     @property
     def request_id(self) -> str:
@@ -106,30 +93,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self.site.connections.discard(self)
         self.site.occupancy.total -= 1
         self.site.occupancy.leave(self.address)
-        self._answer_tokens(False)
-        if self.backlog is not None and self.backlog.dropped:
-            self._report_dropped(self.backlog.dropped)
-        self.backlog = None
+        self.drop_backlog()
         if self.connection is not None:
             self._do(self.connection.lost())
         self.decoder = None
-
-    def pause_writing(self) -> None:
-        """The client reads slower than it is written to."""
-        if self.backlog is None:
-            self.backlog = Backlog(self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        """The client has caught up with what the transport held: what waits may follow."""
-        backlog, self.backlog = self.backlog, None
-        while backlog is not None and (waiting := backlog.take()) is not None:
-            self._write(waiting.frame, waiting.policy is Policy.DISCONNECT)
-            if self.backlog is not None:  # it is behind again: the rest waits on
-                self.backlog.take_over(backlog)
-                return
-        if backlog is not None and backlog.dropped:
-            self._report_dropped(backlog.dropped)
-        self._answer_tokens(True)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client: the handshake first, then frames."""
@@ -145,7 +112,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._read()
         elif socket.state is connection.State.CONNECTING:
             # Before the answer to its handshake a client has nothing to say, and after its close frame nobody listens.
-            self._do([connection.Abort(), *socket.lost()])
+            self._do([actions.Abort(), *socket.lost()])
 
     # -- client bytes ------------------------------------------------------------------------------------------------
 
@@ -162,7 +129,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._do(socket.receive(event, self.site.now()))
             elif isinstance(event, Ping):
                 if socket.state is connection.State.OPEN:
-                    self._write(build_control(PONG, event.payload))
+                    self.write(build_control(PONG, event.payload))
             elif isinstance(event, Closed):
                 self._closed(event)
             elif isinstance(event, Failure):
@@ -257,11 +224,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- actions -----------------------------------------------------------------------------------------------------
 
-    def _do(self, actions: list[connection.Action]) -> None:
-        for action in actions:
+    def _do(self, todo: list[actions.Action]) -> None:
+        for action in todo:
             _DO[type(action)](self, action)
 
-    def _do_offer(self, action: connection.Offer) -> None:
+    def _do_offer(self, action: actions.Offer) -> None:
         socket = self.connection
         assert socket is not None and action.data is not None
         message = build_receive(self.reply_channel, self.path, action.data, action.order)
@@ -278,7 +245,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.given_id:
             message["request_id"] = self.given_id
 
-    def _do_accept(self, action: connection.Accept) -> None:
+    def _do_accept(self, action: actions.Accept) -> None:
         assert self.connection is not None
         pending, self.pending = self.pending, b""
         if self.site.settings.request_id_header:
@@ -290,39 +257,39 @@ class WebSocketProtocol(asyncio.Protocol):
         opened = OpenSocket(self.reply_channel, self.path, self.connection.order - 1, self.connection.session)
         self.site.replies.layer.socket_opened(opened)
 
-    def _do_refuse(self, action: connection.Refuse) -> None:
+    def _do_refuse(self, action: actions.Refuse) -> None:
         if not self.transport.is_closing():
             self._refuse(action.status, action.text, action.limit or _ANSWERED.get(action.status, "unavailable"))
 
-    def _do_write(self, action: connection.Write) -> None:
-        frame = self._compressed(action.frame)
-        self._count_sent(frame)
-        self._write(frame)
+    def _do_write(self, action: actions.Write) -> None:
+        frame = self.compressed(action.frame)
+        self.count_sent(frame)
+        self.write(frame)
 
-    def _do_ping(self, action: connection.Ping) -> None:
-        self._write(build_control(PING))
+    def _do_ping(self, action: actions.Ping) -> None:
+        self.write(build_control(PING))
 
-    def _do_close(self, action: connection.Close) -> None:
+    def _do_close(self, action: actions.Close) -> None:
         if not self.transport.is_closing():
             # Past the limit of unsent bytes too: nothing follows.
             self.transport.write(build_close(action.code, action.reason))
-        self._answer_tokens(False)
+        self.answer_tokens(False)
 
-    def _do_abort(self, action: connection.Abort) -> None:
+    def _do_abort(self, action: actions.Abort) -> None:
         self.decoder = None
         self.transport.abort()
 
-    def _do_pause(self, action: connection.PauseReading) -> None:
+    def _do_pause(self, action: actions.PauseReading) -> None:
         self.transport.pause_reading()
 
-    def _do_resume(self, action: connection.ResumeReading) -> None:
+    def _do_resume(self, action: actions.ResumeReading) -> None:
         if not self.transport.is_closing():
             self.transport.resume_reading()
         if self.decoder is not None and self.decoder.unread:
             # Not from within a consumer's reply: parsing may bring the next action of this socket.
             asyncio.get_running_loop().call_soon(self._read)
 
-    def _do_end(self, action: connection.End) -> None:
+    def _do_end(self, action: actions.End) -> None:
         assert self.connection is not None
         disconnect = None
         if action.order is not None:
@@ -336,67 +303,15 @@ class WebSocketProtocol(asyncio.Protocol):
         self.site.replies.socket_count -= 1
         self.site.replies.end(self, disconnect, self.connection.session)
 
-    def _do_mirror(self, action: connection.Mirror) -> None:
+    def _do_mirror(self, action: actions.Mirror) -> None:
         opened = OpenSocket(self.reply_channel, self.path, action.order, action.session)
         self.site.replies.layer.socket_opened(opened)
 
-    def _do_report(self, action: connection.Report) -> None:
+    def _do_report(self, action: actions.Report) -> None:
         logger.log(logging.getLevelNamesMapping()[action.level], "WebSocket %s: %s", escape(self.path), action.text)
 
-    # -- writing -----------------------------------------------------------------------------------------------------
-
-    def _write(self, data: bytes, is_required: bool = True) -> None:
-        transport = self.transport
-        if transport.is_closing():
-            return
-        if self.backlog is None:
-            transport.write(data)
-            if self.backlog is not None and is_required:
-                self.backlog.required(self.site.now())
-        elif self.backlog.is_empty:
-            transport.write(data)
-            self.backlog.written(len(data), is_required, self.site.now())
-            self._check_backlog()
-        else:
-            self._wait(data, "", Policy.DISCONNECT)
-
-    def _count_sent(self, frame: bytes) -> None:
-        counters = self.site.counters
-        counters.messages_sent += 1
-        counters.bytes_sent += len(frame)
-
-    def _write_to_group(self, data: bytes, group: str) -> None:
-        """Write a message of *group*; what its policy is matters only for a client that is behind."""
-        if self.backlog is None:
-            if not self.transport.is_closing():
-                self.transport.write(data)
-            if self.backlog is not None and self.site.policies.of(group) is Policy.DISCONNECT:
-                self.backlog.required(self.site.now())
-            return
-        policy = self.site.policies.of(group)
-        if policy is Policy.DISCONNECT:
-            self._write(data)
-        else:
-            self._wait(data, group, policy)
-
-    def _wait(self, data: bytes, group: str, policy: Policy) -> None:
-        assert self.backlog is not None
-        self.backlog.add(data, group, policy, self.site.settings.write_limit, self.site.now())
-        self._check_backlog()
-
-    def _check_backlog(self) -> None:
-        """End a socket whose client is too far behind with what must arrive."""
-        backlog, settings = self.backlog, self.site.settings
-        assert backlog is not None
-        buffered = self.transport.get_write_buffer_size()
-        unsent, age = backlog.unsent(buffered), backlog.age(buffered, self.site.now())
-        if age is not None and (age > settings.write_timeout or unsent > settings.write_limit):
-            self._too_slow(unsent, age)
-
-    def _compressed(self, frame: bytes) -> bytes:
-        return self.site.deflater.compress(frame, self.window_bits) if self.window_bits else frame
-
-    def _too_slow(self, unsent: int, age: float) -> None:
+    def too_slow(self, unsent: int, age: float) -> None:
+        """Say goodbye; the limit is not looked at for that."""
         socket, settings = self.connection, self.site.settings
         if socket is None or socket.state is not connection.State.OPEN:
             return
@@ -407,16 +322,6 @@ class WebSocketProtocol(asyncio.Protocol):
             *(escape(self.path), unsent, age, settings.write_limit, settings.write_timeout),
         )
         self._do(socket.close(1013, self.site.now()))
-
-    def _report_dropped(self, number: int) -> None:
-        self.site.counters.slow_readers_dropped += number
-        text = "WebSocket %s: %d group messages were dropped, as its client was behind"
-        logger.warning(text, escape(self.path), number)
-
-    def _answer_tokens(self, delivered: bool) -> None:
-        tokens, self.tokens = self.tokens, None
-        for token in tokens or ():
-            self.site.replies.layer.written(token, delivered)
 
     def _log(self, step: str, detail: str = "") -> None:
         if self.site.settings.access_log:
@@ -440,13 +345,7 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._do(socket.reply(reply, self.site.now()))
         if token is not None:
-            self._wait_written(token)
-
-    def _wait_written(self, token: int) -> None:
-        if self.backlog is not None and not self.transport.is_closing():
-            self.tokens = [*(self.tokens or ()), token]
-        else:
-            self.site.replies.layer.written(token, not self.transport.is_closing())
+            self.wait_written(token)
 
     def _session_asked(self, value: Any) -> None:
         """A consumer of a forwarded message wants to know the session, or has changed it."""
@@ -468,9 +367,9 @@ class WebSocketProtocol(asyncio.Protocol):
         if reply is None or socket is None:
             return
         if socket.state is connection.State.OPEN and not reply.close and reply.frame is not None:
-            frame = reply.frame if not self.window_bits else self._compressed(reply.frame)
-            self._count_sent(frame)
-            self._write_to_group(frame, group)
+            frame = reply.frame if not self.window_bits else self.compressed(reply.frame)
+            self.count_sent(frame)
+            self.write_to_group(frame, group)
         else:
             self._do(socket.group(reply, self.site.now()))
 
@@ -511,11 +410,36 @@ class WebSocketProtocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         """Deadlines and pings."""
         if self.connection is not None:
-            actions = self.connection.tick(now)
-            if actions:
-                self._do(actions)
+            self._do(self.connection.tick(now))
             if self.backlog is not None:
-                self._check_backlog()
+                self.check_backlog()
+
+    # -- as plain data -----------------------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """All that is known of a socket that has been asked for, as plain data; its memberships are in ``Replies``.
+
+        Not in it: what the transport holds unsent, messages that wait behind that, and senders that wait for both. Who
+        hands a socket over lets its client catch up before.
+        """
+        assert self.connection is not None
+        data = {name: getattr(self, name) for name in _PLAIN}
+        data["decoder"] = self.decoder.dump() if self.decoder is not None else None
+        data["connection"] = self.connection.dump()
+        return data
+
+    @classmethod
+    def load(cls, site: Site, transport: asyncio.Transport, data: Mapping[str, Any]) -> WebSocketProtocol:
+        """The socket whose ``dump`` is *data*, on *transport*. The offer that is with the workers keeps its number."""
+        made = cls(site)
+        made.transport = transport
+        for name in _PLAIN:
+            setattr(made, name, data[name])
+        made.decoder = FrameDecoder.load(data["decoder"]) if data["decoder"] is not None else None
+        made.connection = connection.Connection.load(data["connection"], site.limits)
+        return made
+
+    # -- the server --------------------------------------------------------------------------------------------------
 
     def close(self, code: int) -> None:
         """End this socket from our side."""
@@ -538,17 +462,18 @@ class WebSocketProtocol(asyncio.Protocol):
         return OpenSocket(self.reply_channel, self.path, socket.order - 1, socket.session)
 
 
+_PLAIN = ("address", "client", "given_id", "offer_id", "path", "pending", "reply_channel", "window_bits")
 _DO: dict[type, Callable[[WebSocketProtocol, Any], None]] = {
-    connection.Offer: WebSocketProtocol._do_offer,
-    connection.Accept: WebSocketProtocol._do_accept,
-    connection.Refuse: WebSocketProtocol._do_refuse,
-    connection.Write: WebSocketProtocol._do_write,
-    connection.Ping: WebSocketProtocol._do_ping,
-    connection.Close: WebSocketProtocol._do_close,
-    connection.Abort: WebSocketProtocol._do_abort,
-    connection.PauseReading: WebSocketProtocol._do_pause,
-    connection.ResumeReading: WebSocketProtocol._do_resume,
-    connection.End: WebSocketProtocol._do_end,
-    connection.Mirror: WebSocketProtocol._do_mirror,
-    connection.Report: WebSocketProtocol._do_report,
+    actions.Offer: WebSocketProtocol._do_offer,
+    actions.Accept: WebSocketProtocol._do_accept,
+    actions.Refuse: WebSocketProtocol._do_refuse,
+    actions.Write: WebSocketProtocol._do_write,
+    actions.Ping: WebSocketProtocol._do_ping,
+    actions.Close: WebSocketProtocol._do_close,
+    actions.Abort: WebSocketProtocol._do_abort,
+    actions.PauseReading: WebSocketProtocol._do_pause,
+    actions.ResumeReading: WebSocketProtocol._do_resume,
+    actions.End: WebSocketProtocol._do_end,
+    actions.Mirror: WebSocketProtocol._do_mirror,
+    actions.Report: WebSocketProtocol._do_report,
 }

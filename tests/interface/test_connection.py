@@ -1,18 +1,15 @@
 """The rules of one socket's life: no sockets, no clock."""
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procman.interface.connection import (
-    CLOSE_TIMEOUT,
-    HELD_REPLIES,
+from procman.interface.actions import (
     Abort,
     Accept,
     Close,
-    Connection,
     End,
-    Limits,
     Mirror,
     Offer,
     PauseReading,
@@ -20,9 +17,9 @@ from procman.interface.connection import (
     Refuse,
     Report,
     ResumeReading,
-    State,
     Write,
 )
+from procman.interface.connection import CLOSE_TIMEOUT, HELD_REPLIES, Connection, Limits, State
 from procman.interface.messages import SocketReply, parse_socket_reply
 from procman.layers import sessions
 
@@ -335,6 +332,24 @@ def test_a_disowned_socket_is_closed_and_has_no_disconnect():
     assert socket.lost(1012) == []
 
 
+def travelled(socket):
+    return Connection.load(msgpack.unpackb(msgpack.packb(socket.dump())), socket.limits)
+
+
+def test_all_of_a_socket_travels_as_plain_data():
+    socket = connecting()
+    socket.group(SocketReply(frame=b"early"), 1.0)
+    assert travelled(socket).reply(SocketReply(accept=True), 2.0) == [Accept(), Write(b"early")]
+    socket.reply(SocketReply(accept=True), 2.0)
+    for data in ("a", b"b", "c"):
+        socket.receive(data, 3.0)
+    socket.merge(sessions.Changes({"n": 1}, []))
+    other = travelled(socket)
+    assert {name: getattr(other, name) for name in Connection.__slots__} == {
+        name: getattr(socket, name) for name in Connection.__slots__
+    }
+
+
 REPLIES = [{"accept": True}, {"text": "x"}, {"close": 4000}, {"accept": False}]
 EVENTS = st.lists(
     st.one_of(
@@ -354,9 +369,12 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(EVENTS)
-def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(events):
-    """At most one unfinished offer; offers in the order received; none twice; one end; a disconnect iff accepted."""
+@given(EVENTS, st.booleans())
+def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(events, travels):
+    """At most one unfinished offer; offers in the order received; none twice; one end; a disconnect iff accepted.
+
+    The same for a socket that *travels* as plain data between any two events.
+    """
     now, out, received, offered, dropped, ends, accepted = 0.0, 1, [], [], 0, [], False
     socket = connecting()
     closing = False
@@ -383,6 +401,8 @@ def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(e
                     ends.append(order)
 
     for name, value in [*events, ("lost", 0)]:
+        if travels:
+            socket = travelled(socket)
         match name:
             case "receive":
                 if socket.state is State.OPEN and not socket.is_paused:
