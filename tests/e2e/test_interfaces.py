@@ -49,6 +49,14 @@ def hear(client: ClientConnection, text: str) -> None:
         pass
 
 
+def how_many(client: ClientConnection) -> int:
+    """How many sockets the group has, by the consumer of *client*."""
+    client.send("how many")
+    while not (text := str(client.recv(10))).endswith(" of us"):
+        pass
+    return int(text.removesuffix(" of us"))
+
+
 def test_connections_are_spread_and_groups_and_disconnects_are_right_across_interfaces(site: Site) -> None:
     assert "ready: " in site.log and "(2 interfaces, 2 workers, ipc layer)" in site.log
     pids = [site.pid_of(name) for name in ("interface.1", "interface.2")]
@@ -65,6 +73,8 @@ def test_connections_are_spread_and_groups_and_disconnects_are_right_across_inte
     for client in clients:
         hear(client, "say hello")
 
+    assert how_many(clients[0]) == how_many(clients[-1]) == SOCKETS
+
     os.kill(pids[0], signal.SIGKILL)
     staying = [client for client in clients if client.socket.getsockname()[1] in held[1]]
     leaving = [client for client in clients if client.socket.getsockname()[1] in held[0]]
@@ -79,6 +89,7 @@ def test_connections_are_spread_and_groups_and_disconnects_are_right_across_inte
 
     wait_until(lambda: len(disconnects()) == len(leaving), 15, what="every lost socket has its disconnect")
     assert len(set(disconnects())) == len(leaving)
+    wait_until(lambda: how_many(staying[0]) == len(staying), 10)
     staying[0].send("say still here")
     for client in staying:
         hear(client, "say still here")
@@ -86,6 +97,7 @@ def test_connections_are_spread_and_groups_and_disconnects_are_right_across_inte
     with connect(f"{site.ws_url}/back/", compression=None) as back:
         back.send("ready")
         hear(back, json.dumps({"echo": "ready", "count": 1}))
+        assert how_many(back) == how_many(staying[0]) == len(staying) + 1
     for client in staying:
         client.close()
 

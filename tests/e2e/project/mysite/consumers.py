@@ -40,6 +40,9 @@ def ws_receive(message):
     if text.startswith("say "):
         Group("everybody").send({"text": text})
         return
+    if text == "how many":
+        message.reply_channel.send({"text": f"{Group('everybody').count()} of us"})
+        return
     if text.startswith("background "):
         Channel("background").send({"text": text, "reply_channel": message.reply_channel.name})
         return
