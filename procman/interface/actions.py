@@ -68,6 +68,12 @@ class Mirror(NamedTuple):
     session: bytes
 
 
+class Count(NamedTuple):
+    """Count that the limit of this setting slowed the socket down or ended it."""
+
+    limit: str
+
+
 class Report(NamedTuple):
     """Log a problem; *level* is the logging level's name."""
 
@@ -75,5 +81,19 @@ class Report(NamedTuple):
     text: str
 
 
-Action = Offer | Accept | Refuse | Write | Ping | Close | Abort | PauseReading | ResumeReading | End | Mirror | Report
+Action = (
+    Offer
+    | Accept
+    | Refuse
+    | Write
+    | Ping
+    | Close
+    | Abort
+    | PauseReading
+    | ResumeReading
+    | End
+    | Mirror
+    | Count
+    | Report
+)
 NOTHING: list[Action] = []

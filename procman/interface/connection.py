@@ -22,6 +22,7 @@ from procman.interface.actions import (
     Accept,
     Action,
     Close,
+    Count,
     End,
     Mirror,
     Offer,
@@ -88,6 +89,7 @@ class Connection:
         "unfinished",
         "waiting",
         "waiting_bytes",
+        "was_throttled",
     )
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -103,6 +105,7 @@ class Connection:
         self.held: list[SocketReply] | None = None
         self.is_paused = False
         self.is_throttled = False  # paused for its rate of messages
+        self.was_throttled = False
         self.rate_at = 0.0  # when the messages so far would have come at the highest rate
         self.accepted = False
         self.ended = False
@@ -126,7 +129,12 @@ class Connection:
             self.rate_at = max(self.rate_at, now) + 1.0 / rate
             if self.rate_at - now > BURST and not self.is_throttled:
                 self.is_throttled = True
-                return [*self._pause(), *self._receive(data)]
+                actions: list[Action] = [Count("max_message_rate"), *self._pause(), *self._receive(data)]
+                if not self.was_throttled:  # a client decides how often this happens, and must not fill the log
+                    self.was_throttled = True
+                    text = f"it sends more than {rate:g} messages a second: it is read more slowly from here on"
+                    actions.append(Report("WARNING", text))
+                return actions
         return self._receive(data)
 
     def _receive(self, data: str | bytes) -> list[Action]:
@@ -271,7 +279,9 @@ class Connection:
                 self.data_at, self.ping_at = now, 0.0
                 return NOTHING
             if self.ping_at:
-                return [Abort(), *self.lost()] if now - self.ping_at >= limits.ping_timeout else NOTHING
+                if now - self.ping_at < limits.ping_timeout:
+                    return NOTHING
+                return [Count("ping_timeout"), Abort(), *self.lost()]
             if now - self.data_at >= limits.ping_interval:
                 self.ping_at = now
                 return [Ping()]

@@ -92,7 +92,7 @@ METRICS = (
                lambda site: site.counters.failures, "reason"),
     Definition("procman_offers_unfinished", GAUGE, "Requests and frames that wait for a worker or are with one.",
                lambda site: len(site.replies.offers)),
-    Definition("procman_limit_refusals", COUNTER, "What a limit kept out or ended, by the limit's setting.",
+    Definition("procman_limit_refusals", COUNTER, "What a limit kept out, slowed down or ended, by its setting.",
                lambda site: site.counters.refusals, "limit"),
     Definition("procman_received_bytes", COUNTER, "Bytes of clients.", lambda site: site.counters.bytes_received),
     Definition("procman_sent_bytes", COUNTER, "Bytes of responses and WebSocket messages to clients.",

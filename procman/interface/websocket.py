@@ -307,6 +307,9 @@ class WebSocketProtocol(WritingProtocol):
         opened = OpenSocket(self.reply_channel, self.path, action.order, action.session)
         self.site.replies.layer.socket_opened(opened)
 
+    def _do_count(self, action: actions.Count) -> None:
+        self.site.counters.refused(action.limit)
+
     def _do_report(self, action: actions.Report) -> None:
         logger.log(logging.getLevelNamesMapping()[action.level], "WebSocket %s: %s", escape(self.path), action.text)
 
@@ -475,5 +478,6 @@ _DO: dict[type, Callable[[WebSocketProtocol, Any], None]] = {
     actions.ResumeReading: WebSocketProtocol._do_resume,
     actions.End: WebSocketProtocol._do_end,
     actions.Mirror: WebSocketProtocol._do_mirror,
+    actions.Count: WebSocketProtocol._do_count,
     actions.Report: WebSocketProtocol._do_report,
 }

@@ -9,6 +9,7 @@ from procman.interface.actions import (
     Abort,
     Accept,
     Close,
+    Count,
     End,
     Mirror,
     Offer,
@@ -294,7 +295,7 @@ def test_an_idle_socket_is_pinged_and_dropped_if_nothing_comes_back():
     assert socket.tick(9.9) == []
     assert socket.tick(10.0) == [Ping()]
     assert socket.tick(14.9) == []
-    assert socket.tick(15.0) == [Abort(), End(1006, 1)]
+    assert socket.tick(15.0) == [Count("ping_timeout"), Abort(), End(1006, 1)]
 
 
 def test_any_byte_counts_as_a_sign_of_life():
@@ -446,7 +447,9 @@ def test_a_socket_that_sends_more_than_its_rate_is_read_no_further_until_its_tim
     socket = opened(RATE)
     for number in range(10):
         assert PauseReading() not in socket.receive(f"{number}", 0.0)
-    assert PauseReading() in socket.receive("over", 0.0)
+    count, pause, report = socket.receive("over", 0.0)
+    assert (count, pause) == (Count("max_message_rate"), PauseReading())
+    assert isinstance(report, Report) and "more than 10 messages a second" in report.text
     assert socket.waiting is not None and len(socket.waiting) == 10  # it was read: it is not lost
     assert socket.receive("and what came with it", 0.0) == []
     assert socket.tick(0.1) == [] and socket.is_paused
@@ -478,6 +481,17 @@ def test_a_socket_over_its_rate_is_closed_when_it_is_told_to():
     for _ in range(20):
         socket.receive("x", 0.0)
     assert socket.close(1012, 0.0) == [Close(1012), ResumeReading()]
+
+
+def test_a_socket_that_is_read_more_slowly_again_and_again_is_counted_each_time_and_told_of_once():
+    socket, counted, told = opened(RATE), 0, 0
+    for second in range(0, 30, 3):
+        socket.tick(float(second))
+        for _ in range(15):
+            actions = socket.receive("x", float(second))
+            counted += sum(isinstance(each, Count) for each in actions)
+            told += sum(isinstance(each, Report) for each in actions)
+    assert (counted, told) == (10, 1)
 
 
 @given(st.lists(st.floats(0, 1), max_size=200))

@@ -53,6 +53,24 @@ def close_code(site: Running, frame: bytes) -> int:
     return int.from_bytes(data[2:4], "big")
 
 
+def frozen(site: Running) -> int:
+    """The code with which a client that answers no ping ends."""
+    with site.raw(HANDSHAKE + b"\r\n"):
+        offer, _ = site.layer.take("websocket.connect")
+        site.layer.finish(offer, {"accept": True})
+        return int(site.layer.take("websocket.disconnect")[1]["code"])
+
+
+def hasty(site: Running) -> int:
+    """How many of the messages that a client sends at once are read at once."""
+    with site.raw(HANDSHAKE + b"\r\n") as client:
+        offer, _ = site.layer.take("websocket.connect")
+        site.layer.finish(offer, {"accept": True})
+        client.sendall(b"\x81\x81aaaa\x19" * 20)
+        wait_until(lambda: site.server.site.counters.refusals)
+        return site.server.site.counters.messages_received
+
+
 def second(site: Running, data: bytes = GET) -> int:
     """The status of a connection beside one that waits for its answer."""
     with site.raw(data):
@@ -76,6 +94,8 @@ LIMITS: dict[str, tuple[dict[str, object], Meet, int]] = {
         {"max_connections_per_address": 1, "forwarded_allow_ips": "10.0.0.1"}, second, 429,
     ),
     "max_message_size": ({"max_message_size": 100}, lambda s: close_code(s, LARGE_FRAME), 1009),
+    "max_message_rate": ({"max_message_rate": 5}, hasty, 6),
+    "ping_timeout": ({"ping_interval": 0.2, "ping_timeout": 0.2}, frozen, 1006),
     "handshake_timeout": ({"handshake_timeout": 0.2}, lambda s: status_of(s, HANDSHAKE + b"\r\n"), 503),
 }  # fmt: skip
 
@@ -91,7 +111,10 @@ def test_a_limit_that_is_met_is_told_to_the_client_and_counted(limit: str, caplo
     if limit.startswith("max_connections"):
         assert f"over --{limit.replace('_', '-')}" in caplog.text
     # One line at least says so, if only that of the access log.
-    assert any(str(expected) in record.getMessage() or "refused" in record.getMessage() for record in caplog.records)
+    assert any(
+        str(expected) in record.getMessage() or "refused" in record.getMessage() or "more slowly" in record.getMessage()
+        for record in caplog.records
+    )
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
