@@ -19,6 +19,8 @@ logger = logging.getLogger("procman.interface")
 # Seconds. A layer answers within milliseconds; a scrape or a health check must not wait for one that does not.
 ASK_TIMEOUT = 2.0
 ASK_INTERVAL = 2.0
+# While there is no worker: a site that has just started, or is back, is soon said to be ready.
+SHORT_INTERVAL = 0.25
 # An answer older than this says nothing of now: two questions were lost, and the third had its time.
 MAX_AGE = 3 * ASK_INTERVAL + ASK_TIMEOUT
 
@@ -58,7 +60,7 @@ class Survey:
         """Ask again and again, until cancelled."""
         while True:
             await self.ask()
-            await asyncio.sleep(ASK_INTERVAL)
+            await asyncio.sleep(ASK_INTERVAL if self.workers else SHORT_INTERVAL)
 
     async def stop(self, tasks: list[asyncio.Task[None]]) -> None:
         """End *tasks*, which ask, and the question that is under way."""
