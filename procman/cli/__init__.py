@@ -17,7 +17,9 @@ from procman.errors import ProcmanError
 
 IS_WINDOWS = os.name == "nt"
 
-_COMMANDS = ("start", "status", "check", "new", "interface", "worker", "layer")
+_COMMANDS = (
+    "start", "status", "restart", "stop", "scale", "logs", "ctl", "check", "new", "interface", "worker", "layer",
+)  # fmt: skip
 
 _HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.
 
@@ -32,6 +34,10 @@ Examples:
     channels-run --port 9000 --workers 4      another port, four worker processes
     channels-run start --help                 every limit and its default
     channels-run status                       what is running, from another terminal
+    channels-run restart                      workers with the code as it is now; sockets stay open
+    channels-run logs -f worker.2             what one process prints
+    channels-run scale worker=4               more workers, now
+    channels-run stop                         everything
     channels-run check                        what would go wrong, before it does
     channels-run new mysite                   a new project with a chat to try
     channels-run worker                       one role in the foreground (containers, Procfiles)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("start")
+@click.argument("names", nargs=-1)
 @settings_options(SupervisorSettings)
 @fd_option
 @settings_options(WorkerSettings)
@@ -37,8 +38,18 @@ if TYPE_CHECKING:
 @click.option("--no-color", is_flag=True, help="No colors in the log.  [environment: NO_COLOR]")
 @settings_options(InterfaceSettings)
 @settings_options(LayerSettings)
-def command(fd: tuple[int, ...], layer: str | None, settings: str | None, no_color: bool, **values: Any) -> None:
-    """Start the layer, the interface and the workers, restart what crashes, and print one merged log."""
+def command(
+    names: tuple[str, ...], fd: tuple[int, ...], layer: str | None, settings: str | None, no_color: bool, **values: Any
+) -> None:
+    """Start the layer, the interface and the workers, restart what crashes, and print one merged log.
+
+    With NAMES: start those of the running site that are down, such as worker.2 after `stop worker.2`.
+    """
+    if names:
+        from procman.cli.running import ask, print_states
+
+        print_states(ask(layer, settings, "procman.start", *names), "RUNNING")
+        return
     supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
@@ -135,7 +146,7 @@ def _types(
         ProcessType("interface", [*us, "interface", *interface_flags], count=supervisor.interfaces, stop_phase=0,
                     listeners=tuple(tuple(listener.fileno() for listener in each) for each in listening.each)),
         ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
-                    stops_by_lifetime=True),
+                    stops_by_lifetime=True, overlaps=True),
     ]  # fmt: skip
 
 

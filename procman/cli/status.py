@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from procman.cli import exits
 from procman.cli.options import layer_option, settings_option
 
 _COLUMNS = ("name", "pid", "state", "uptime", "restarts", "last exit")
@@ -20,17 +19,14 @@ _COLUMNS = ("name", "pid", "state", "uptime", "restarts", "last exit")
 @settings_option
 def command(as_json: bool, layer: str | None, settings: str | None) -> None:
     """Show every process of this project: its state, uptime and restarts. Exit status 3 when nothing is running."""
-    from procman.cli.project import control_of, enter_project, guess_layer
-    from procman.layers.ipc.address import control_path
+    from procman.cli.running import control_socket, leave_not_running
     from procman.supervision import control
     from procman.supervision.errors import NotRunning
 
     try:
-        enter_project(settings)
-        found = control.status(control_path(control_of(guess_layer(settings, layer))))
+        found = control.status(control_socket(layer, settings))
     except NotRunning as error:
-        click.echo(f"channels-run: {error}", err=True)
-        sys.exit(exits.NOT_RUNNING)
+        leave_not_running(error)
     if as_json:
         click.echo(json.dumps(found))
     elif sys.stdout.isatty():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import os
 import random
 import signal
@@ -18,19 +20,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from procman.clock import Clock, SystemClock
-from procman.settings import ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, SupervisorSettings
-from procman.supervision import policy, states
+from procman.errors import ConfigurationError
+from procman.settings import ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
+from procman.supervision import actions, policy, states
 from procman.supervision.console import Console
 from procman.supervision.formation import ProcessSpec
 from procman.supervision.listeners import listen_unix
-from procman.supervision.output import SYSTEM, build_prefixes, prefix_lines
+from procman.supervision.logring import LogRing
+from procman.supervision.output import SYSTEM, build_prefix, build_prefixes, prefix_lines
 from procman.supervision.pipes import OutputPipes
 from procman.supervision.rpc import ControlServer
 from procman.supervision.signals import SignalInbox, has_terminal
 from procman.supervision.spawn import become_subreaper, spawn
 from procman.supervision.states import ProcessInfo
 
+MAX_COUNT = 512  # processes of a type
 _GUARDIAN = str(Path(__file__).with_name("guardian.py"))
+
+
+def _member(spec: ProcessSpec) -> actions.Member:
+    return actions.Member(spec.name, spec.type, spec.stop_phase, spec.stops_by_lifetime, spec.overlaps)
 
 
 class _Child:
@@ -64,6 +73,8 @@ class Supervisor:
         clock: Clock | None = None,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
+        self._templates = {spec.type: spec for spec in specs}
+        self.ring = LogRing()
         self._environ = dict(os.environ if environ is None else environ)
         if color is None:
             color = os.isatty(stdout) and not self._environ.get("NO_COLOR") and self._environ.get("TERM") != "dumb"
@@ -71,12 +82,14 @@ class Supervisor:
         self._control_path, self._roll_types = control_path, tuple(roll_types)
         self._clock = clock or SystemClock()
         self._prefixes = build_prefixes(list(self._specs), color)
-        members = [policy.Member(s.name, s.type, s.stop_phase, s.stops_by_lifetime) for s in specs]
+        self._width = max(map(len, self._prefixes))
+        members = [_member(spec) for spec in specs]
         self._policy = policy.Policy(
             members, settings.startup_timeout, settings.shutdown_timeout, random.Random().random
         )
         self._children: dict[int, _Child] = {}
         self._names: dict[str, _Child] = {}
+        self._turns: dict[str, int] = {}
         self._times: dict[str, tuple[float, float]] = {}  # wall clock: started, ended
         self._guardian: subprocess.Popen[bytes] | None = None
         self._guardian_fd: int | None = None
@@ -94,6 +107,74 @@ class Supervisor:
             self._inbox.close()
 
     # What the control socket asks.
+
+    def names_of(self, word: str) -> list[str]:
+        """The processes that *word* names: one, all of a type, ``type:name``, ``type:*`` or ``all``; maybe none."""
+        kind, _, name = word.rpartition(":")
+        slots = {key: slot for key, slot in self._policy.slots.items() if not slot.leaving}
+        if kind:
+            return [key for key, slot in slots.items() if slot.member.type == kind and name in ("*", key)]
+        return [key for key, slot in slots.items() if word in ("all", key, slot.member.type)]
+
+    def start(self, names: Sequence[str]) -> None:
+        """Start those that are down."""
+        self._do(self._policy.start_slots(names, self._clock.monotonic()))
+
+    def stop(self, names: Sequence[str]) -> None:
+        """Stop these, until they are started."""
+        self._do(self._policy.stop_slots(names, self._clock.monotonic()))
+
+    def restart(self, names: Sequence[str]) -> None:
+        """Restart these one after the other."""
+        self._do(self._policy.restart(names, self._clock.monotonic()))
+
+    def is_restarting(self, name: str) -> bool:
+        """Whether a restart has yet to come to *name*, or to end with it."""
+        return self._policy.is_restarting(name)
+
+    def scale(self, kind: str, count: int) -> list[str]:
+        """Have *count* processes of type *kind*; the names of those that come or go.
+
+        Raises:
+            ConfigurationError: there is no such type, or its number is fixed.
+        """
+        template = self._templates.get(kind)
+        if template is None or not template.is_scalable:
+            kinds = " or ".join(spec.type for spec in self._templates.values() if spec.is_scalable)
+            what = "its number is fixed" if template is not None else "there is none"
+            raise ConfigurationError(f"cannot scale {kind!r}: {what}; this can be scaled: {kinds or 'nothing'}")
+        if not 0 <= count <= MAX_COUNT:
+            raise ConfigurationError(f"cannot scale {kind} to {count}: choose 0 to {MAX_COUNT}")
+        names = self.names_of(kind)
+        now = self._clock.monotonic()
+        gone, come = names[count:], []
+        for name in reversed(gone):
+            self._do(self._policy.remove(name, now))
+        numbers = (number for number in itertools.count(1) if f"{kind}.{number}" not in self._policy.slots)
+        for number in itertools.islice(numbers, max(0, count - len(names))):
+            spec = dataclasses.replace(template, name=f"{kind}.{number}")
+            self._specs[spec.name] = spec
+            self._prefixes[spec.name] = build_prefix(spec.name, len(self._prefixes), self._width, self._color)
+            come.append(spec.name)
+            self._do(self._policy.add(_member(spec), now))
+        return [*come, *gone]
+
+    def signal(self, names: Sequence[str], signum: int) -> None:
+        """Send *signum* to the processes *names*."""
+        for name in names:
+            self._signal(name, os.kill, signum)
+
+    def shutdown(self) -> None:
+        """Stop everything, as on SIGTERM."""
+        self._loop.call_soon(lambda: self._do(self._policy.stop(self._clock.monotonic())))
+
+    async def wait_until(self, predicate: Callable[[], bool]) -> bool:
+        """Whether *predicate* came true before everything stopped; it is asked whenever a state may have changed."""
+        while not predicate():
+            if self._done.done():
+                return False
+            await asyncio.shield(self._changed)
+        return True
 
     def is_stopping(self) -> bool:
         """Whether a stop has begun."""
@@ -120,8 +201,9 @@ class Supervisor:
     async def _main(self) -> int:
         loop = self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[int] = loop.create_future()
+        self._changed: asyncio.Future[None] = loop.create_future()
         self._console = Console(self._stdout, lambda: self._pipes.resume(), self._output_closed)
-        self._pipes = OutputPipes(self._console)
+        self._pipes = OutputPipes(self._console, self.ring)
         self._lifetime_read, self._lifetime_write = os.pipe()
         become_subreaper()
         loop.add_reader(self._inbox.fd, self._signals_arrived)
@@ -138,14 +220,16 @@ class Supervisor:
                 control.close()
             self._clean_up()
 
-    def _do(self, actions: list[policy.Action]) -> None:
-        """Carry out *actions* in order, and what follows from them; then wait for the next moment."""
-        queue = list(actions)
+    def _do(self, wanted: list[actions.Action]) -> None:
+        """Carry out what is *wanted* in order, and what follows from them; then wait for the next moment."""
+        queue = list(wanted)
         while queue:
             queue[:0] = self._do_one(queue.pop(0))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        changed, self._changed = self._changed, self._loop.create_future()
+        changed.set_result(None)
         deadline = self._policy.deadline()
         if deadline is not None and not self._done.done():
             delay = max(0.0, deadline - self._clock.monotonic())
@@ -155,27 +239,50 @@ class Supervisor:
         self._timer = None
         self._do(self._policy.tick(self._clock.monotonic()))
 
-    def _do_one(self, action: policy.Action) -> list[policy.Action]:
+    def _do_one(self, action: actions.Action) -> list[actions.Action]:
         match action:
-            case policy.Spawn(name):
+            case actions.Spawn(name):
                 return self._spawn(name)
-            case policy.Terminate(name):
+            case actions.Terminate(name):
                 self._signal(name, os.kill, signal.SIGTERM)
-            case policy.Kill(name):
+            case actions.Kill(name):
                 self._signal(name, os.killpg, signal.SIGKILL)
-            case policy.CloseLifetime(name):
+            case actions.CloseLifetime(name):
                 child = self._names.get(name)
                 if child is not None and child.lifetime_fd is not None:
                     os.close(child.lifetime_fd)
                     child.lifetime_fd = None
-            case policy.Log(level, text):
+            case actions.Log(level, text):
                 self.log(level, text)
-            case policy.Announce():
+            case actions.Rename(name, to):
+                self._rename(name, to)
+            case actions.Forget(name):
+                for known in (self._specs, self._times, self._turns):
+                    known.pop(name, None)
+                self.ring.forget(name)
+            case actions.Announce():
                 self.log("INFO", self._ready_line)
-            case policy.Quit(status):
+            case actions.Quit(status):
                 if not self._done.done():
                     self._done.set_result(status)
         return []
+
+    def _rename(self, name: str, to: str) -> None:
+        spec = self._specs[name]
+        del self._specs[name]
+        if not to.endswith(policy.OLD):
+            self._specs[to] = spec
+        else:  # its successor runs by the same
+            self._specs |= {name: spec, to: dataclasses.replace(spec, name=to)}
+        self._prefixes[to] = self._prefixes[name]
+        self._times[to] = self._times.get(name, (0.0, 0.0))
+        child = self._names.pop(name, None)
+        if child is not None:
+            child.name, self._names[to] = to, child
+        # Two processes of one name must not be taken for one that has come back: a layer would take from the old one
+        # what it has in flight.
+        name = name.removesuffix(policy.OLD)
+        self._turns[name] = self._turns.get(name, 0) ^ 1
 
     def _signal(self, name: str, send: Callable[[int, int], None], signum: int) -> None:
         child = self._names.get(name)
@@ -187,7 +294,9 @@ class Supervisor:
     def log(self, level: str, text: str) -> None:
         """Print a line of the supervisor's own."""
         line = text if level == "INFO" else f"{level} {text}"
-        self._console.write(prefix_lines(self._prefixes[SYSTEM], line.encode(errors="backslashreplace")))
+        data = prefix_lines(self._prefixes[SYSTEM], line.encode(errors="backslashreplace"))
+        self.ring.add(SYSTEM, data)
+        self._console.write(data)
 
     # Starting.
 
@@ -195,9 +304,11 @@ class Supervisor:
         environ = self._environ | {"PYTHONUNBUFFERED": "1"}
         if self._color:
             environ |= {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}
+        if self._turns.get(spec.name) and ENV_RUN in environ:
+            environ[ENV_RUN] += "+"
         return environ | dict(spec.env) | {ENV_NAME: spec.name}
 
-    def _spawn(self, name: str) -> list[policy.Action]:
+    def _spawn(self, name: str) -> list[actions.Action]:
         spec, now = self._specs[name], self._clock.monotonic()
         fds: list[int] = []
         try:
@@ -220,7 +331,7 @@ class Supervisor:
         child = _Child(name, process, ready_read, own[1] if own else None)
         self._children[process.pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
-        self._pipes.add(out_read, self._prefixes[name])
+        self._pipes.add(out_read, name, self._prefixes[name])
         self._loop.add_reader(ready_read, self._ready_arrived, child)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
@@ -254,7 +365,7 @@ class Supervisor:
                 # Platforms send SIGTERM several times, hence it never forces; a terminal that has gone means stop too.
                 self._do(self._policy.stop(now))
             else:
-                self._do(self._policy.restart(self._roll_types, now))
+                self._do(self._policy.restart([name for kind in self._roll_types for name in self.names_of(kind)], now))
 
     def _reap(self) -> None:
         """Everything that has died: children, the guardian, orphans that were adopted."""

@@ -17,6 +17,7 @@ class ProcessType:
 
     ``stop_phase`` orders a stop: a phase begins when the processes of earlier ones are gone. ``stops_by_lifetime``: it
     is told to stop by the end of a lifetime pipe of its own, not by SIGTERM. ``single``: one copy, named like the type.
+    ``overlaps``: where it is restarted on purpose, the successor is ready before the old one is asked to stop.
     ``listeners``: for each copy the listening descriptors that it alone is given, as ``--fd`` behind the others.
     """
 
@@ -28,12 +29,16 @@ class ProcessType:
     stop_phase: int = 0
     stops_by_lifetime: bool = False
     single: bool = False
+    overlaps: bool = False
     listeners: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process of the formation: what to run, with which environment and descriptors."""
+    """One process of the formation: what to run, with which environment and descriptors.
+
+    ``is_scalable``: there may be more or fewer of its type while the others run.
+    """
 
     name: str
     type: str
@@ -42,6 +47,8 @@ class ProcessSpec:
     pass_fds: tuple[int, ...] = ()
     stop_phase: int = 0
     stops_by_lifetime: bool = False
+    overlaps: bool = False
+    is_scalable: bool = False
 
 
 def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
@@ -69,7 +76,7 @@ def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
             specs.append(
                 ProcessSpec(
                     name, kind.name, argv, dict(kind.env), (*kind.pass_fds, *fds), kind.stop_phase,
-                    kind.stops_by_lifetime,
+                    kind.stops_by_lifetime, kind.overlaps, not (kind.single or kind.listeners),
                 )
             )  # fmt: skip
     return specs

@@ -24,14 +24,16 @@ SYSTEM = "system"
 def build_prefixes(names: Sequence[str], color: bool) -> dict[str, bytes]:
     """Name -> the bytes in front of each of its lines, aligned; the supervisor's own name is ``system``."""
     width = max(len(name) for name in (*names, SYSTEM))
-    prefixes = {}
-    for number, name in enumerate((*names, SYSTEM)):
-        text = f"{name:<{width}} | ".encode()
-        if color:
-            code = 1 if name == SYSTEM else _COLORS[number % len(_COLORS)]
-            text = b"\x1b[%dm%s\x1b[0m" % (code, text)
-        prefixes[name] = text
-    return prefixes
+    return {name: build_prefix(name, number, width, color) for number, name in enumerate((*names, SYSTEM))}
+
+
+def build_prefix(name: str, number: int, width: int, color: bool) -> bytes:
+    """The bytes in front of each line of *name*, at least *width* characters and a bar; *number* chooses the color."""
+    text = f"{name:<{width}} | ".encode()
+    if not color:
+        return text
+    code = 1 if name == SYSTEM else _COLORS[number % len(_COLORS)]
+    return b"\x1b[%dm%s\x1b[0m" % (code, text)
 
 
 def prefix_lines(prefix: bytes, body: bytes) -> bytes:

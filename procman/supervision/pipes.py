@@ -10,6 +10,7 @@ import asyncio
 import os
 
 from procman.supervision.console import Console
+from procman.supervision.logring import LogRing
 from procman.supervision.output import MAX_LINE, PARTIAL_DELAY, LineStream
 
 _READ_SIZE = MAX_LINE  # 64 KiB: larger reads are slower, because malloc then maps memory each time
@@ -17,10 +18,10 @@ _DRAIN_LIMIT = 1024 * 1024  # bytes read at once of a dead process's last words
 
 
 class _Pipe:
-    __slots__ = ("fd", "fed_at", "stream", "timer")
+    __slots__ = ("fd", "fed_at", "name", "stream", "timer")
 
-    def __init__(self, fd: int, prefix: bytes) -> None:
-        self.fd, self.stream = fd, LineStream(prefix)
+    def __init__(self, fd: int, name: str, prefix: bytes) -> None:
+        self.fd, self.name, self.stream = fd, name, LineStream(prefix)
         self.fed_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -28,16 +29,16 @@ class _Pipe:
 class OutputPipes:
     """The read ends, which become this object's. Call inside the loop."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, ring: LogRing) -> None:
+        self._console, self._ring = console, ring
         self._loop = asyncio.get_running_loop()
         self._pipes: dict[int, _Pipe] = {}
         self._paused = False
 
-    def add(self, fd: int, prefix: bytes) -> None:
-        """Read *fd* from now on; its lines begin with *prefix*."""
+    def add(self, fd: int, name: str, prefix: bytes) -> None:
+        """Read *fd* of process *name* from now on; its lines begin with *prefix*."""
         os.set_blocking(fd, False)
-        pipe = self._pipes[fd] = _Pipe(fd, prefix)
+        pipe = self._pipes[fd] = _Pipe(fd, name, prefix)
         if not self._paused:
             self._loop.add_reader(fd, self._read, pipe)
 
@@ -73,7 +74,7 @@ class OutputPipes:
         if not data:
             self._close(pipe)
             return False
-        self._console.write(pipe.stream.feed(data))
+        self._write(pipe, pipe.stream.feed(data))
         if pipe.stream.has_partial:
             pipe.fed_at = self._loop.time()
             if pipe.timer is None:
@@ -93,7 +94,7 @@ class OutputPipes:
         if left > 0.001 or self._paused:
             pipe.timer = self._loop.call_later(max(left, PARTIAL_DELAY / 4), self._flush_partial, pipe)
         else:
-            self._console.write(pipe.stream.flush())
+            self._write(pipe, pipe.stream.flush())
 
     def _close(self, pipe: _Pipe) -> None:
         if self._pipes.pop(pipe.fd, None) is None:
@@ -102,4 +103,8 @@ class OutputPipes:
         if pipe.timer is not None:
             pipe.timer.cancel()
         os.close(pipe.fd)
-        self._console.write(pipe.stream.flush())
+        self._write(pipe, pipe.stream.flush())
+
+    def _write(self, pipe: _Pipe, lines: bytes) -> None:
+        self._ring.add(pipe.name, lines)
+        self._console.write(lines)

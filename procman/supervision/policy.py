@@ -11,7 +11,11 @@ The rules:
 - a death by SIGTERM or SIGINT that nobody here sent is held for ``HOLD``: platforms signal every process at once, and
   the supervisor's own signal may be on its way;
 - it gives up, with an exit status of its own, when a type cannot be started at all or stays down in a crash loop;
-- a stop has one deadline for everything. Its last part is kept for SIGKILL.
+- a stop has one deadline for everything. Its last part is kept for SIGKILL;
+- a restart that was asked for goes through the slots one after the other. Where a type overlaps, the old process keeps
+  running, under its name with ``OLD`` behind it, until its successor is ready; if that one does not come up, the old
+  one gets its name back and the others are left alone;
+- what was stopped on request stays down, and nobody gives up because of it.
 """
 
 from __future__ import annotations
@@ -20,9 +24,21 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from procman.supervision import states
+from procman.supervision.actions import (
+    Action,
+    Announce,
+    CloseLifetime,
+    Forget,
+    Kill,
+    Log,
+    Member,
+    Quit,
+    Rename,
+    Spawn,
+    Terminate,
+)
 from procman.supervision.states import ALIVE, MOVES, State
 
 BUDGET = 10.0  # restarts without a pause
@@ -33,60 +49,8 @@ HOLD = 0.25  # seconds
 EARLY_DEATHS = 5  # deaths in a row before ready, of a type of which no process was ever ready
 STABLE = 10.0  # seconds after ready from which a process counts as up; sooner, a crash loop would look healthy
 DOWN_LIMIT = 60.0  # seconds without any such process of a type that crashes again and again
+OLD = "~"  # behind the name of a process whose successor starts
 KILL_RESERVE = 1.0  # seconds at the end of a stop that are kept for SIGKILL
-
-
-class Member(NamedTuple):
-    """A slot of the formation, as far as the rules care."""
-
-    name: str
-    type: str
-    stop_phase: int = 0
-    stops_by_lifetime: bool = False
-
-
-class Spawn(NamedTuple):
-    """Start the process of this slot, then report ``spawned`` or ``spawn_failed``."""
-
-    name: str
-
-
-class Terminate(NamedTuple):
-    """Send SIGTERM to the process (not to its children: it may still need them)."""
-
-    name: str
-
-
-class CloseLifetime(NamedTuple):
-    """Close the lifetime pipe of this slot's own."""
-
-    name: str
-
-
-class Kill(NamedTuple):
-    """Send SIGKILL to the whole process group."""
-
-    name: str
-
-
-class Log(NamedTuple):
-    """Print a line of the supervisor's own. ``level`` is ``INFO``, ``WARNING`` or ``ERROR``."""
-
-    level: str
-    text: str
-
-
-class Announce(NamedTuple):
-    """Every type has a running process for the first time."""
-
-
-class Quit(NamedTuple):
-    """Nothing is left to wait for; the formation's exit status."""
-
-    status: int
-
-
-Action = Spawn | Terminate | CloseLifetime | Kill | Log | Announce | Quit
 
 
 @dataclass(slots=True)
@@ -105,6 +69,8 @@ class Slot:
     failures: int = 0  # exponent of the backoff; goes down by one per BUDGET_REFILL seconds of running
     early_deaths: int = 0
     replaced: bool = False  # stopped in order to be started again
+    held: bool = False  # stopped on request, until a start is asked for
+    leaving: bool = False  # has no place in the formation once its process is gone
 
     def move(self, state: State) -> None:
         """Change the state; a move that the table does not allow is a fault of the rules."""
@@ -128,6 +94,7 @@ class Slot:
 @dataclass(slots=True)
 class _TypeState:
     ever_ready: bool = False
+    wanted_since: float = 0.0
     down_since: float | None = None
     deaths_while_down: int = 0
     slots: list[Slot] = field(default_factory=list)
@@ -135,6 +102,11 @@ class _TypeState:
 
 def _is_stable(slot: Slot, now: float) -> bool:
     return slot.ready_at is not None and now - slot.ready_at >= STABLE
+
+
+def _is_held(kind: _TypeState) -> bool:
+    """Whether somebody has asked for none of this type to run."""
+    return all(slot.held for slot in kind.slots)
 
 
 def _has_running(kind: _TypeState) -> bool:
@@ -156,7 +128,6 @@ class Policy:
         for slot in self.slots.values():
             self._types.setdefault(slot.member.type, _TypeState()).slots.append(slot)
         self._startup_timeout, self._shutdown_timeout, self._random = startup_timeout, shutdown_timeout, random
-        self._started_at = 0.0
         self._announced = False
         self._roll: deque[str] = deque()
         self._rolling: str | None = None
@@ -170,7 +141,8 @@ class Policy:
 
     def start(self, now: float) -> list[Action]:
         """Start every process, in order. Nobody waits: clients of a process that starts wait in its listen backlog."""
-        self._started_at = now
+        for kind in self._types.values():
+            kind.wanted_since = now
         return [action for slot in self.slots.values() for action in self._spawn(slot, now)]
 
     def spawned(self, name: str, pid: int, now: float) -> list[Action]:
@@ -198,8 +170,9 @@ class Policy:
             self._announced = True
             actions.append(Announce())
         if self._rolling == name:
-            self._rolling = None
-            actions += self._roll_next(now)
+            old = self.slots.get(name + OLD)
+            self._rolling = old.member.name if old is not None else None
+            actions += self._end(old, now) if old is not None else self._roll_next(now)
         return actions
 
     def exited(self, name: str, pid: int, status: int, now: float) -> list[Action]:
@@ -214,6 +187,9 @@ class Policy:
             # A death by the signals of the stop is what was asked for.
             odd = status not in (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
             return [*([Log("WARNING", what)] if odd else []), *self._advance_stop(now)]
+        if slot.leaving or slot.held:
+            wanted = slot.state is State.STOPPING and status in (0, -signal.SIGTERM)
+            return [*([] if wanted else [Log("WARNING", what)]), *self._gone(slot, now)]
         if slot.replaced:
             slot.replaced = False
             odd = status not in (0, -signal.SIGTERM)
@@ -244,15 +220,71 @@ class Policy:
                 actions += [Log("WARNING", text), Kill(slot.member.name)]
         return actions + self._check_types(now)
 
-    def restart(self, types: Iterable[str], now: float) -> list[Action]:
-        """Restart the processes of *types* one after the other, each when its predecessor's successor is ready."""
+    def restart(self, names: Iterable[str], now: float) -> list[Action]:
+        """Restart the processes *names* one after the other, each when its predecessor's successor is ready.
+
+        What was stopped on request is started.
+        """
         if self.stopping:
             return []
-        wanted = set(types)
-        names = [name for name, slot in self.slots.items() if slot.member.type in wanted and name not in self._roll]
-        self._roll.extend(names)
-        log = Log("INFO", f"restarting {', '.join(names)} one after the other") if names else None
-        return [*([log] if log else []), *([] if self._rolling else self._roll_next(now))]
+        wanted = [name for name in names if name not in self._roll and not self.slots[name].leaving]
+        self._roll.extend(wanted)
+        several = " one after the other" if len(wanted) > 1 else ""
+        log = [Log("INFO", f"restarting {', '.join(wanted)}{several}")] if wanted else []
+        return [*log, *([] if self._rolling else self._roll_next(now))]
+
+    def is_restarting(self, name: str) -> bool:
+        """Whether a restart has yet to come to *name*, or to end with it."""
+        return name in self._roll or self._rolling in (name, name + OLD)
+
+    def start_slots(self, names: Iterable[str], now: float) -> list[Action]:
+        """Start what of *names* is down, without what is left of a pause, and keep it running."""
+        actions: list[Action] = []
+        for slot in [self.slots[name] for name in names] if not self.stopping else []:
+            if slot.state is State.STOPPING and slot.held:
+                slot.held, slot.replaced = False, True
+            elif slot.state in (State.STOPPED, State.BACKOFF):
+                kind = self._types[slot.member.type]
+                if all(other.held for other in kind.slots):
+                    kind.wanted_since = now
+                slot.held, slot.timer, slot.failures, slot.early_deaths = False, None, 0, 0
+                actions += self._spawn(slot, now)
+        return actions
+
+    def stop_slots(self, names: Iterable[str], now: float) -> list[Action]:
+        """Stop *names* and keep them down until they are started on request."""
+        actions: list[Action] = []
+        for name in list(names) if not self.stopping else []:
+            slot = self.slots[name]
+            if name in self._roll:
+                self._roll.remove(name)
+            slot.held, slot.replaced = True, False
+            old = self.slots.get(name + OLD)
+            for each in (slot, old) if old is not None else (slot,):
+                actions += self._end(each, now)
+            kind = self._types[slot.member.type]
+            kind.down_since, kind.deaths_while_down = None, 0
+            if self._rolling in (name, name + OLD):
+                self._rolling = None
+                actions += self._roll_next(now)
+        return actions
+
+    def add(self, member: Member, now: float) -> list[Action]:
+        """The formation has one slot more, of a type that it has."""
+        if self.stopping:
+            return []
+        slot = self.slots[member.name] = Slot(member)
+        self._types[member.type].slots.append(slot)
+        return self._spawn(slot, now)
+
+    def remove(self, name: str, now: float) -> list[Action]:
+        """The formation has no slot *name* any more, once its process has ended."""
+        if self.stopping:
+            return []
+        slot = self.slots[name]
+        actions = self.stop_slots([name], now)
+        slot.leaving = True
+        return actions if slot.pid is not None else [*actions, *self._gone(slot, now)]
 
     def stop(self, now: float, status: int = states.STOPPED_BY_REQUEST) -> list[Action]:
         """Stop everything within the shutdown timeout. A stop that has begun is not changed by another."""
@@ -283,8 +315,8 @@ class Policy:
             return self._moments[0] if self._moments and not self._quit else None
         moments = [slot.timer for slot in self.slots.values() if slot.timer is not None]
         for kind in self._types.values():
-            if not kind.ever_ready:
-                moments.append(self._started_at + self._startup_timeout)
+            if not kind.ever_ready and not _is_held(kind):
+                moments.append(kind.wanted_since + self._startup_timeout)
             elif kind.down_since is not None and kind.deaths_while_down > 1 and not _has_running(kind):
                 moments.append(kind.down_since + DOWN_LIMIT)
         return min(moments, default=None)
@@ -314,6 +346,9 @@ class Policy:
             # The others still run the old code, and go on: a deploy that cannot start must not take the site down.
             self._rolling = None
             self._roll.clear()
+            old = self.slots.get(name + OLD)
+            if old is not None and old.state is State.RUNNING:
+                return [Log("ERROR", f"{what}; the old one stays, and the others too"), *self._take_back(slot, old)]
             what += "; the restart of the others is called off"
         if not kind.ever_ready and slot.early_deaths >= EARLY_DEATHS:
             slot.move(State.FATAL)
@@ -345,7 +380,9 @@ class Policy:
         if self.stopping:
             return []
         for name, kind in self._types.items():
-            if not kind.ever_ready and now >= self._started_at + self._startup_timeout:
+            if _is_held(kind):
+                continue
+            if not kind.ever_ready and now >= kind.wanted_since + self._startup_timeout:
                 text = f"no {name} was ready within {self._startup_timeout:g} s; giving up"
                 return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
             down = now - kind.down_since if kind.down_since is not None else 0.0
@@ -356,17 +393,73 @@ class Policy:
 
     def _roll_next(self, now: float) -> list[Action]:
         while self._roll:
-            slot = self.slots[self._roll.popleft()]
-            if slot.state is State.BACKOFF:
-                slot.timer = None
-                self._rolling = slot.member.name
-                return self._spawn(slot, now)
+            slot = self.slots.get(self._roll.popleft())
+            if slot is None:
+                continue
+            name = slot.member.name
+            if slot.state in (State.BACKOFF, State.STOPPED):
+                self._rolling = name
+                return self.start_slots([name], now)
+            if slot.state is State.RUNNING and slot.member.overlaps:
+                self._rolling = name
+                return self._put_beside(slot, now)
             if slot.state in (State.RUNNING, State.STARTING):
-                self._rolling, slot.replaced = slot.member.name, True
-                slot.move(State.STOPPING)
-                slot.timer = now + self._shutdown_timeout
-                return [self._ask(slot)]
+                self._rolling, slot.replaced = name, True
+                return self._end(slot, now)
         return []
+
+    def _put_beside(self, old: Slot, now: float) -> list[Action]:
+        """Start a successor of *old*, which runs on under another name."""
+        name = old.member.name
+        slot = Slot(old.member, restarts=old.restarts, budget=old.budget)
+        old.member, old.leaving = old.member._replace(name=name + OLD), True
+        self._put(name, {name: slot, name + OLD: old})
+        self._types[old.member.type].slots.append(slot)
+        return [Rename(name, name + OLD), *self._spawn(slot, now)]
+
+    def _take_back(self, slot: Slot, old: Slot) -> list[Action]:
+        """The successor *slot* did not come up: *old* is what it was."""
+        name = slot.member.name
+        old.member, old.leaving = slot.member, False
+        del self.slots[name + OLD]
+        self._put(name, {name: old})
+        self._types[slot.member.type].slots.remove(slot)
+        return [Rename(name + OLD, name)]
+
+    def _put(self, name: str, slots: dict[str, Slot]) -> None:
+        """Have *slots* in the place of slot *name*."""
+        items = list(self.slots.items())
+        self.slots.clear()
+        for key, slot in items:
+            self.slots.update(slots if key == name else {key: slot})
+
+    def _end(self, slot: Slot, now: float) -> list[Action]:
+        """Ask the process of *slot* to stop, if it has one."""
+        slot.timer = None
+        if slot.state is State.BACKOFF:
+            slot.move(State.STOPPED)
+        if slot.state not in (State.RUNNING, State.STARTING):
+            if slot.state is State.STOPPING:
+                slot.timer = now + self._shutdown_timeout
+            return []
+        slot.move(State.STOPPING)
+        slot.timer = now + self._shutdown_timeout
+        return [self._ask(slot)]
+
+    def _gone(self, slot: Slot, now: float) -> list[Action]:
+        """The process of a slot that is held or leaves has ended."""
+        actions: list[Action] = []
+        name = slot.member.name
+        if slot.leaving:
+            del self.slots[name]
+            self._types[slot.member.type].slots.remove(slot)
+            actions.append(Forget(name))
+        else:
+            slot.move(State.STOPPED)
+        if self._rolling == name:
+            self._rolling = None
+            actions += self._roll_next(now)
+        return actions
 
     def _ask(self, slot: Slot) -> Action:
         name = slot.member.name

@@ -1,82 +1,25 @@
-"""The control socket: supervisor's XML-RPC interface (version 3.0) on a Unix socket of mode 0600.
+"""The control socket: XML-RPC over HTTP, as supervisor's, and logs to follow, on a Unix socket of mode 0600.
 
-Drives the socket; what it tells comes from the engine. Method names are looked up in one table, never resolved on an
-object. A request holds at most ``MAX_REQUEST`` bytes and takes at most ``REQUEST_TIMEOUT`` seconds to arrive.
+Drives the socket; what can be asked is in ``methods.py``. A request holds at most ``MAX_REQUEST`` bytes and takes at
+most ``REQUEST_TIMEOUT`` seconds to arrive; who follows a log and is ``MAX_BEHIND`` bytes behind is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import procman
-from procman.clock import SystemClock
-from procman.supervision.states import ProcessInfo, State
+from procman.supervision.methods import INCORRECT_PARAMETERS, Fault, Formation, Methods
+from procman.supervision.output import SYSTEM
 
-API_VERSION = "3.0"
-IDENTIFICATION = "procman"
 MAX_REQUEST = 1024 * 1024  # bytes
 REQUEST_TIMEOUT = 10.0  # seconds
 MAX_CONNECTIONS = 64
-# Numbers of supervisor.xmlrpc.Faults.
-UNKNOWN_METHOD, INCORRECT_PARAMETERS, BAD_NAME = 1, 2, 10
-_LAST_SECOND = 2**31 - 1  # XML-RPC integers have 32 bits
-
-_clock = SystemClock()
-
-
-class Formation(Protocol):
-    """What the control socket asks of the supervisor."""
-
-    def processes(self) -> list[ProcessInfo]:
-        """Every process of the formation, in its order."""
-
-    def is_stopping(self) -> bool:
-        """Whether a stop has begun."""
-
-
-class Fault(Exception):
-    """An answer that is an error: supervisor's fault number and text."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.code, self.text = code, text
-
-
-def _seconds(value: float) -> int:
-    return min(int(value), _LAST_SECOND)
-
-
-def process_struct(info: ProcessInfo, now: float) -> dict[str, Any]:
-    """*info* as supervisor's ``getProcessInfo`` gives it; *now* is wall-clock seconds."""
-    if info.state is State.RUNNING:
-        hours, rest = divmod(int(info.uptime), 3600)
-        description = f"pid {info.pid}, uptime {hours}:{rest // 60:02d}:{rest % 60:02d}"
-    elif info.exit_status is not None and info.pid is None:
-        description = f"exit status {info.exit_status}"
-    else:
-        description = ""
-    return {
-        "name": info.name,
-        "group": info.type,
-        "start": _seconds(info.started),
-        "stop": _seconds(info.ended),
-        "now": _seconds(now),
-        "state": info.state.value,
-        "statename": info.state.name,
-        "spawnerr": "",
-        "exitstatus": info.exit_status or 0,
-        "logfile": "",
-        "stdout_logfile": "",
-        "stderr_logfile": "",
-        "pid": info.pid or 0,
-        "description": description,
-    }
+MAX_BEHIND = 4 * 1024 * 1024  # bytes
+TAIL_BYTES = 16 * 1024  # of what was printed before, unless told otherwise
 
 
 class ControlServer:
@@ -86,18 +29,7 @@ class ControlServer:
         self.path, self._formation = path, formation
         self._server: asyncio.Server | None = None
         self._connections = 0
-        self._methods: dict[str, Callable[..., Any]] = {
-            "supervisor.getAPIVersion": lambda: API_VERSION,
-            "supervisor.getVersion": lambda: API_VERSION,
-            "supervisor.getSupervisorVersion": lambda: procman.__version__,
-            "supervisor.getIdentification": lambda: IDENTIFICATION,
-            "supervisor.getState": self._state,
-            "supervisor.getPID": os.getpid,
-            "supervisor.getAllProcessInfo": self._all_process_info,
-            "supervisor.getProcessInfo": self._process_info,
-            "procman.status": self.status,
-            "system.listMethods": lambda: sorted(self._methods),
-        }
+        self._methods = Methods(path, formation)
 
     async def start(self, listener: socket.socket) -> None:
         """Accept requests on *listener*, which becomes this object's."""
@@ -110,25 +42,7 @@ class ControlServer:
         with contextlib.suppress(OSError):
             Path(self.path).unlink()
 
-    def status(self) -> dict[str, Any]:
-        """The structure that ``status --json`` prints."""
-        return {"control": self.path, "processes": [info.to_dict() for info in self._formation.processes()]}
-
-    def _state(self) -> dict[str, Any]:
-        if self._formation.is_stopping():
-            return {"statecode": -1, "statename": "SHUTDOWN"}
-        return {"statecode": 1, "statename": "RUNNING"}
-
-    def _all_process_info(self) -> list[dict[str, Any]]:
-        return [process_struct(info, _clock.wall()) for info in self._formation.processes()]
-
-    def _process_info(self, name: str) -> dict[str, Any]:
-        for info in self._formation.processes():
-            if name in (info.name, f"{info.type}:{info.name}"):
-                return process_struct(info, _clock.wall())
-        raise Fault(BAD_NAME, f"BAD_NAME: {name}")
-
-    def answer(self, body: bytes) -> bytes:
+    async def answer(self, body: bytes) -> bytes:
         """The XML that answers the XML *body*."""
         # Imported on first use: the client half of these modules is of no use to a supervisor nobody asks.
         import xmlrpc.client
@@ -139,13 +53,7 @@ class ControlServer:
         except (ExpatError, ValueError, TypeError, KeyError, IndexError, xmlrpc.client.Error):
             return xmlrpc.client.dumps(xmlrpc.client.Fault(INCORRECT_PARAMETERS, "not an XML-RPC request")).encode()
         try:
-            method = self._methods.get(name or "")
-            if method is None:
-                raise Fault(UNKNOWN_METHOD, f"UNKNOWN_METHOD: {name}")
-            try:
-                result = method(*parameters)
-            except TypeError:
-                raise Fault(INCORRECT_PARAMETERS, f"INCORRECT_PARAMETERS: {name}") from None
+            result = await self._methods.call(name or "", parameters)
         except Fault as fault:
             return xmlrpc.client.dumps(xmlrpc.client.Fault(fault.code, fault.text)).encode()
         return xmlrpc.client.dumps((result,), methodresponse=True, allow_none=True).encode()
@@ -155,25 +63,97 @@ class ControlServer:
         try:
             while self._connections <= MAX_CONNECTIONS:
                 async with asyncio.timeout(REQUEST_TIMEOUT):
-                    status, body = await self._read(reader)
-                content = self.answer(body) if status == "200 OK" else b""
-                head = f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(content)}\r\n\r\n"
+                    method, target, body = await self._read(reader)
+                if method == "GET":
+                    await self._follow(target, reader, writer)
+                    break
+                content = await self.answer(body)
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {len(content)}\r\n\r\n"
                 writer.write(head.encode() + content)
                 await writer.drain()
-                if not content:
-                    break
+        except _Refused as refused:
+            writer.write(f"HTTP/1.1 {refused}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             pass
         finally:
             self._connections -= 1
             writer.close()
 
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[str, bytes]:
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-        if not head[0].startswith("POST "):
-            return "405 Method Not Allowed", b""
+        method, _, target = head[0].removesuffix(" HTTP/1.1").removesuffix(" HTTP/1.0").partition(" ")
+        if method == "GET":
+            return method, target, b""
+        if method != "POST":
+            raise _Refused("405 Method Not Allowed")
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()) or int(length) > MAX_REQUEST:
-            return "413 Content Too Large", b""
-        return "200 OK", await reader.readexactly(int(length))
+            raise _Refused("413 Content Too Large")
+        return method, target, await reader.readexactly(int(length))
+
+    async def _follow(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send what was printed last and, unless it is not wanted, all that is printed, until the client leaves.
+
+        ``/logtail/NAME/stdout`` and ``/mainlogtail`` are supervisor's; ``/logs?name=...&bytes=...&follow=1`` is ours.
+        """
+        names, size, is_followed = self._parse_target(target)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")
+        ring = self._formation.ring
+        recent = ring.content(names[0] if len(names) == 1 else None, only=names or None)
+        _write_chunk(writer, recent[-size:] if size else b"")
+        too_slow = asyncio.Event()
+
+        def pass_on(name: str, data: bytes) -> None:
+            if names and name not in names:
+                return
+            if writer.transport.get_write_buffer_size() > MAX_BEHIND:
+                too_slow.set()  # the log goes on without a reader that does not read
+            elif not too_slow.is_set():
+                _write_chunk(writer, data)
+
+        if is_followed:
+            end = ring.follow(pass_on)
+            waiting = [asyncio.ensure_future(reader.read()), asyncio.ensure_future(too_slow.wait())]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                end()
+                for each in waiting:
+                    each.cancel()
+        if not too_slow.is_set():
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+    def _parse_target(self, target: str) -> tuple[list[str], int, bool]:
+        """The names (none: all), how many of the last bytes, and whether what follows is wanted. Raises _Refused."""
+        parts = urlsplit(target)
+        words = parts.path.strip("/").split("/")
+        if words == ["mainlogtail"]:
+            return [], TAIL_BYTES, True
+        if words[0] == "logtail" and len(words) in (2, 3):
+            return self._names([unquote(words[1])]), TAIL_BYTES, True
+        if words != ["logs"]:
+            raise _Refused("404 Not Found")
+        query = parse_qs(parts.query)
+        size = query.get("bytes", [""])[0]
+        names = self._names(query.get("name", []))
+        return names, int(size) if size.isdigit() else TAIL_BYTES, query.get("follow") == ["1"]
+
+    def _names(self, wanted: list[str]) -> list[str]:
+        found: dict[str, None] = {}
+        for word in wanted:
+            names = [SYSTEM] if word == SYSTEM else self._formation.names_of(word)
+            if not names:
+                raise _Refused("404 Not Found")
+            found |= dict.fromkeys(names)
+        return list(found)
+
+
+class _Refused(Exception):
+    """The status line of a request that is not answered otherwise."""
+
+
+def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if data:
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))

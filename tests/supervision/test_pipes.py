@@ -2,6 +2,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from procman.supervision.logring import LogRing
 from procman.supervision.output import PARTIAL_DELAY
 from procman.supervision.pipes import OutputPipes
 
@@ -31,11 +32,11 @@ async def until(predicate: Callable[[], bool]) -> None:
 def test_each_process_has_its_own_lines_until_its_pipe_ends() -> None:
     async def scenario() -> bytes:
         page = Page()
-        pipes = OutputPipes(page)  # type: ignore[arg-type]
+        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
         writers = []
         for prefix in (b"a | ", b"b | "):
             read, write = os.pipe()
-            pipes.add(read, prefix)
+            pipes.add(read, prefix.decode(), prefix)
             writers.append(write)
         os.write(writers[0], b"one\ntw")
         await until(lambda: b"one" in page.text)
@@ -54,9 +55,9 @@ def test_each_process_has_its_own_lines_until_its_pipe_ends() -> None:
 def test_a_full_console_stops_the_reading_and_resume_goes_on() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page)  # type: ignore[arg-type]
+        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
         read, write = os.pipe()
-        pipes.add(read, b"a | ")
+        pipes.add(read, "a", b"a | ")
         page.is_full = True
         os.write(write, b"first\n")
         await until(lambda: b"first" in page.text)
@@ -77,9 +78,9 @@ def test_a_full_console_stops_the_reading_and_resume_goes_on() -> None:
 def test_a_prompt_appears_after_a_moment() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page)  # type: ignore[arg-type]
+        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
         read, write = os.pipe()
-        pipes.add(read, b"a | ")
+        pipes.add(read, "a", b"a | ")
         started = asyncio.get_running_loop().time()
         os.write(write, b"prompt> ")
         await until(lambda: page.text == b"a | prompt> \n")
@@ -93,9 +94,9 @@ def test_a_prompt_appears_after_a_moment() -> None:
 def test_the_last_words_of_one_process_can_be_had_at_once() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page)  # type: ignore[arg-type]
+        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
         read, write = os.pipe()
-        pipes.add(read, b"a | ")
+        pipes.add(read, "a", b"a | ")
         os.write(write, b"last words\n")
         pipes.drain(b"b | ")
         assert page.text == b""

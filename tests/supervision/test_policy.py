@@ -5,18 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procman.supervision import policy, states
-from procman.supervision.policy import (
+from procman.supervision.actions import (
     Action,
     Announce,
     CloseLifetime,
+    Forget,
     Kill,
     Log,
     Member,
-    Policy,
     Quit,
+    Rename,
     Spawn,
     Terminate,
 )
+from procman.supervision.policy import Policy
 from procman.supervision.states import State
 
 MEMBERS = (
@@ -55,6 +57,12 @@ class Machine:
                     self.next_pid += 1
                     self.pids[action.name] = self.next_pid
                     queue[:0] = self.policy.spawned(action.name, self.next_pid, self.now)
+            elif isinstance(action, Rename):
+                assert action.to not in self.pids, "two processes in one slot"
+                if action.name in self.pids:
+                    self.pids[action.to] = self.pids.pop(action.name)
+            elif isinstance(action, Forget):
+                assert action.name not in self.pids, "a process of no slot"
             elif isinstance(action, Quit):
                 assert self.quit is None, "two ends"
                 self.quit = action.status
@@ -338,7 +346,7 @@ def test_force_kills_everything_now() -> None:
 def test_a_rolling_restart_waits_for_each_successor() -> None:
     machine = Machine()
     machine.ready_all()
-    assert Terminate("worker.1") in machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    assert Terminate("worker.1") in machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
     assert machine.exit("worker.1", 0) == [Spawn("worker.1")]
     assert machine.ready("worker.1") == [Terminate("worker.2")]
     machine.exit("worker.2", 0)
@@ -348,7 +356,7 @@ def test_a_rolling_restart_waits_for_each_successor() -> None:
 def test_a_rolling_restart_is_called_off_when_a_successor_does_not_start() -> None:
     machine = Machine()
     machine.ready_all()
-    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
     machine.exit("worker.1", 0)
     assert "called off" in logs(machine.exit("worker.1", 1))
     assert Terminate("worker.2") not in machine.advance(30.0)
@@ -358,7 +366,7 @@ def test_a_rolling_restart_is_called_off_when_a_successor_does_not_start() -> No
 def test_a_worker_that_does_not_stop_for_its_successor_is_killed() -> None:
     machine = Machine(shutdown=10.0)
     machine.ready_all()
-    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
     assert Kill("worker.1") in machine.advance(10.0)
     actions = machine.exit("worker.1")
     assert Spawn("worker.1") in actions and "was killed by SIGKILL after 10.0 s instead of stopping" in logs(actions)
@@ -367,7 +375,7 @@ def test_a_worker_that_does_not_stop_for_its_successor_is_killed() -> None:
 def test_a_rolling_restart_goes_on_with_the_next_when_one_died_before_its_turn() -> None:
     machine = Machine()
     machine.ready_all()
-    machine.carry_out(machine.policy.restart(["worker"], 0.0))
+    machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
     machine.exit("worker.2", -9)
     machine.exit("worker.1", 0)
     assert Terminate("worker.2") in machine.ready("worker.1")
@@ -383,10 +391,162 @@ def test_news_of_a_process_that_is_gone_changes_nothing() -> None:
     assert machine.state("worker.1") is State.STARTING
 
 
+BESIDE = (*MEMBERS[:2], *(member._replace(overlaps=True) for member in MEMBERS[2:]))
+
+
+def overlapping() -> Machine:
+    machine = Machine(BESIDE)
+    machine.ready_all()
+    return machine
+
+
+def test_a_successor_is_ready_before_the_old_worker_is_asked_to_stop() -> None:
+    machine = overlapping()
+    old = machine.pids["worker.1"]
+    actions = machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
+    assert actions[1:] == [Rename("worker.1", "worker.1~"), Spawn("worker.1")]
+    assert (machine.state("worker.1~"), machine.pids["worker.1~"]) == (State.RUNNING, old)
+    assert list(machine.policy.slots) == ["layer", "interface.1", "worker.1", "worker.1~", "worker.2"]
+    assert machine.ready("worker.1") == [Terminate("worker.1~")]
+    assert machine.policy.is_restarting("worker.1") and machine.policy.is_restarting("worker.2")
+    assert machine.exit("worker.1~", 0) == [
+        Forget("worker.1~"), Rename("worker.2", "worker.2~"), Spawn("worker.2")
+    ]  # fmt: skip
+    machine.ready("worker.2")
+    assert machine.exit("worker.2~", 0) == [Forget("worker.2~")]
+    assert not machine.policy.is_restarting("worker.2")
+
+
+def test_a_successor_that_does_not_start_leaves_everything_as_it_was() -> None:
+    machine = overlapping()
+    before = dict(machine.pids)
+    machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
+    actions = machine.exit("worker.1", 1)
+    assert "exited with status 1" in logs(actions) and "the old one stays" in logs(actions)
+    assert Rename("worker.1~", "worker.1") in actions
+    assert machine.pids == before and not machine.policy.is_restarting("worker.2")
+    assert machine.state("worker.1") is State.RUNNING
+    assert Spawn("worker.1") in machine.exit("worker.1")  # it is a worker as any other
+
+
+def test_a_successor_that_is_not_ready_in_time_is_killed_and_the_old_worker_stays() -> None:
+    machine = overlapping()
+    machine.carry_out(machine.policy.restart(["worker.1"], 0.0))
+    assert Kill("worker.1") in machine.advance(60.0)
+    assert Rename("worker.1~", "worker.1") in machine.exit("worker.1")
+
+
+def test_an_old_worker_that_dies_while_its_successor_starts_is_succeeded_all_the_same() -> None:
+    machine = overlapping()
+    machine.carry_out(machine.policy.restart(["worker.1", "worker.2"], 0.0))
+    assert Forget("worker.1~") in machine.exit("worker.1~", -9)
+    assert Rename("worker.2", "worker.2~") in machine.ready("worker.1")
+
+
+def test_a_stop_ends_old_workers_and_their_successors() -> None:
+    machine = overlapping()
+    machine.carry_out(machine.policy.restart(["worker.1"], 0.0))
+    machine.carry_out(machine.policy.stop(0.0))
+    asked = machine.exit("interface.1", 0)
+    assert {a.name for a in asked if isinstance(a, Terminate)} == {"worker.1", "worker.1~", "worker.2"}
+
+
+def test_what_is_stopped_on_request_stays_down_until_it_is_started() -> None:
+    machine = Machine()
+    machine.ready_all()
+    assert machine.carry_out(machine.policy.stop_slots(["worker.1"], 0.0)) == [Terminate("worker.1")]
+    assert machine.exit("worker.1", 0) == []
+    assert machine.advance(300.0) == [] and machine.state("worker.1") is State.STOPPED
+    assert machine.carry_out(machine.policy.start_slots(["worker.1"], machine.now)) == [Spawn("worker.1")]
+
+
+def test_a_type_that_is_stopped_on_request_is_no_reason_to_give_up() -> None:
+    machine = Machine()
+    machine.ready("layer", "interface.1")
+    machine.carry_out(machine.policy.stop_slots(["worker.1", "worker.2"], 0.0))
+    machine.exit("worker.1", 0)
+    machine.exit("worker.2", 0)
+    machine.advance(1000.0)
+    assert not machine.policy.stopping
+    machine.carry_out(machine.policy.start_slots(["worker.1"], machine.now))
+    machine.advance(59.0)
+    assert not machine.policy.stopping
+    machine.advance(2.0)
+    assert machine.policy.status == states.NEVER_READY
+
+
+def test_a_stop_on_request_that_is_not_obeyed_ends_in_a_kill() -> None:
+    machine = Machine(shutdown=10.0)
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop_slots(["worker.1"], 0.0))
+    assert Kill("worker.1") in machine.advance(10.0)
+    machine.exit("worker.1")
+    assert machine.state("worker.1") is State.STOPPED
+
+
+def test_a_start_during_a_stop_on_request_follows_it() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop_slots(["worker.1"], 0.0))
+    assert machine.carry_out(machine.policy.start_slots(["worker.1"], 0.0)) == []
+    assert machine.exit("worker.1", 0) == [Spawn("worker.1")]
+
+
+def test_a_start_on_request_waits_for_no_pause() -> None:
+    machine = Machine()
+    machine.ready("layer", "interface.1", "worker.2")
+    for _ in range(4):
+        machine.exit("worker.1", 3)
+        machine.advance(30.0)
+    machine.exit("worker.1", 3)
+    assert machine.carry_out(machine.policy.start_slots(["worker.1"], machine.now)) == [Spawn("worker.1")]
+
+
+def test_a_restart_of_what_was_stopped_on_request_starts_it() -> None:
+    machine = Machine()
+    machine.ready_all()
+    machine.carry_out(machine.policy.stop_slots(["worker.1"], 0.0))
+    machine.exit("worker.1", 0)
+    assert Spawn("worker.1") in machine.carry_out(machine.policy.restart(["worker.1"], 0.0))
+
+
+def test_a_formation_grows_and_shrinks_without_touching_the_others() -> None:
+    machine = Machine()
+    machine.ready_all()
+    third = Member("worker.3", "worker", 1)
+    assert machine.carry_out(machine.policy.add(third, 0.0)) == [Spawn("worker.3")]
+    machine.ready("worker.3")
+    assert machine.carry_out(machine.policy.remove("worker.3", 0.0)) == [Terminate("worker.3")]
+    assert machine.exit("worker.3", 0) == [Forget("worker.3")]
+    assert "worker.3" not in machine.policy.slots
+    machine.exit("worker.2", 3)
+    machine.exit("worker.2", 3)
+    assert machine.state("worker.2") is State.BACKOFF
+    assert machine.carry_out(machine.policy.remove("worker.2", 0.0)) == [Forget("worker.2")]
+
+
+NAMES = [*(member.name for member in BESIDE), "worker.1~", "worker.2~", "worker.9"]
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["ready", "exit", "exit", "advance", "advance", "roll", "stop", "force", "fail", "unfail"]),
-        st.integers(0, len(MEMBERS) - 1),
+        st.sampled_from(
+            [
+                "ready",
+                "exit",
+                "exit",
+                "advance",
+                "advance",
+                "roll",
+                "stop",
+                "force",
+                "fail",
+                "unfail",
+                "hold",
+                "start",
+                "add",
+                "remove",
+            ]
+        ),
+        st.integers(0, len(NAMES) - 1),
         st.sampled_from([0, 3, -9, -15, -2]),
         st.sampled_from([0.0, 0.01, 0.1, 0.25, 1.0, 5.0, 30.0, 61.0]),
     ),
@@ -400,10 +560,10 @@ def test_no_sequence_of_events_breaks_the_invariants(
     events: list[tuple[str, int, int, float]], shutdown: float
 ) -> None:
     """Never two processes in a slot, no start after a stop, one end, within the deadline; see ``Machine``."""
-    machine = Machine(shutdown=shutdown)
+    machine = Machine(BESIDE, shutdown=shutdown)
     stopped_at: float | None = None
     for event, index, status, seconds in events:
-        name = MEMBERS[index].name
+        name = NAMES[index]
         if event == "ready" and name in machine.pids:
             machine.ready(name)
         elif event == "exit" and name in machine.pids:
@@ -411,11 +571,19 @@ def test_no_sequence_of_events_breaks_the_invariants(
         elif event == "advance":
             machine.advance(seconds)
         elif event == "roll":
-            machine.carry_out(machine.policy.restart(["worker", "interface"], machine.now))
+            machine.carry_out(machine.policy.restart(["worker.1", "worker.2", "interface.1"], machine.now))
         elif event == "stop":
             machine.carry_out(machine.policy.stop(machine.now))
         elif event == "force":
             machine.carry_out(machine.policy.force(machine.now))
+        elif event == "hold" and name in machine.policy.slots:
+            machine.carry_out(machine.policy.stop_slots([name], machine.now))
+        elif event == "start" and name in machine.policy.slots:
+            machine.carry_out(machine.policy.start_slots([name], machine.now))
+        elif event == "add" and "worker.9" not in machine.policy.slots:
+            machine.carry_out(machine.policy.add(BESIDE[3]._replace(name="worker.9"), machine.now))
+        elif event == "remove" and "worker.9" in machine.policy.slots:
+            machine.carry_out(machine.policy.remove("worker.9", machine.now))
         elif event == "fail":
             machine.spawn_fails.add(name)
         else:

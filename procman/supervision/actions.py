@@ -1,0 +1,75 @@
+"""What the rules of ``policy.py`` ask for and ``engine.py`` carries out, and the slots that they are about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Member(NamedTuple):
+    """A slot of the formation, as far as the rules care.
+
+    ``overlaps``: where it is restarted on purpose, its successor is ready before it is asked to stop.
+    """
+
+    name: str
+    type: str
+    stop_phase: int = 0
+    stops_by_lifetime: bool = False
+    overlaps: bool = False
+
+
+class Spawn(NamedTuple):
+    """Start the process of this slot, then report ``spawned`` or ``spawn_failed``."""
+
+    name: str
+
+
+class Terminate(NamedTuple):
+    """Send SIGTERM to the process (not to its children: it may still need them)."""
+
+    name: str
+
+
+class CloseLifetime(NamedTuple):
+    """Close the lifetime pipe of this slot's own."""
+
+    name: str
+
+
+class Kill(NamedTuple):
+    """Send SIGKILL to the whole process group."""
+
+    name: str
+
+
+class Log(NamedTuple):
+    """Print a line of the supervisor's own. ``level`` is ``INFO``, ``WARNING`` or ``ERROR``."""
+
+    level: str
+    text: str
+
+
+class Rename(NamedTuple):
+    """The slot *name*, with its process, is called *to* from here on."""
+
+    name: str
+    to: str
+
+
+class Forget(NamedTuple):
+    """The slot is no part of the formation any more; it has no process."""
+
+    name: str
+
+
+class Announce(NamedTuple):
+    """Every type has a running process for the first time."""
+
+
+class Quit(NamedTuple):
+    """Nothing is left to wait for; the formation's exit status."""
+
+    status: int
+
+
+Action = Spawn | Terminate | CloseLifetime | Kill | Log | Rename | Forget | Announce | Quit

@@ -1,0 +1,189 @@
+"""A running site from another terminal: restart, stop, start, scale, logs, and supervisorctl."""
+
+import concurrent.futures
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_kill import assert_answered_in_order, talk_on
+from tests.support.clients import Browser, talking
+from tests.support.processes import Site, copy_project, running_site
+from tests.support.redis import running_redis
+from tests.support.waiting import wait_until
+
+SOCKETS = 20
+
+
+@pytest.fixture(scope="module", params=["ipc", "redis"])
+def site(request: pytest.FixtureRequest, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    (project / "marks.jsonl").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        layer = f"ipc://{tmp_path_factory.mktemp('layer')}/l.sock"
+        if request.param == "redis":
+            layer = stack.enter_context(running_redis()).url
+        yield stack.enter_context(running_site(project, "--workers", "2", environ={"PROCMAN_LAYER": layer}))
+
+
+def run(site: Site, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A control command of *site*, to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "procman", *words], cwd=site.directory, env=site.environ, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done
+
+
+@contextmanager
+def asking(site: Site) -> Iterator[None]:
+    """Requests all the while, from four clients; each must be answered 200."""
+    is_over = threading.Event()
+
+    def ask() -> int:
+        count = 0
+        while not is_over.is_set():
+            assert Browser(site.url).get("/users/", timeout=20).status == 200
+            count += 1
+        return count
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+        try:
+            yield
+        finally:
+            is_over.set()
+        assert all(each.result(30) > 1 for each in asked)
+
+
+@pytest.mark.slow
+def test_a_restart_under_load_fails_no_request_and_closes_no_socket(site: Site) -> None:
+    before = {name: site.pid_of(name) for name in ("worker.1", "worker.2", "interface.1")}
+    log = len(site.log)
+    with talking(site.ws_url, SOCKETS) as talkers, asking(site):
+        talk_on(talkers)
+        for _ in range(2):
+            assert run(site, "restart").stdout == "worker.1: running\nworker.2: running\n"
+            talk_on(talkers)
+        talkers.finish()
+        assert_answered_in_order(talkers)
+    after = {name: site.pid_of(name) for name in before}
+    assert after["interface.1"] == before["interface.1"]
+    assert not {after["worker.1"], after["worker.2"]} & set(before.values())
+    said = site.log[log:]
+    assert "redelivered" not in said and "ERROR" not in said and "WARNING" not in said
+
+
+def test_processes_are_stopped_and_stay_down_until_they_are_started(site: Site) -> None:
+    assert run(site, "stop", "worker.2").stdout == "worker.2: stopped\n"
+    assert site.status()["worker.2"]["state"] == "STOPPED"
+    assert Browser(site.url).get("/").status == 200
+    assert run(site, "start", "worker.2").stdout == "worker.2: running\n"
+    run(site, "stop", "worker")
+    assert run(site, "restart", "worker.1", "worker").stdout == "worker.1: running\nworker.2: running\n"
+
+
+def test_workers_are_scaled_while_the_others_go_on(site: Site) -> None:
+    pids = {name: site.pid_of(name) for name in ("worker.1", "worker.2")}
+    assert run(site, "scale", "worker=4").stdout == "worker.3: running\nworker.4: running\n"
+    assert "worker.4    | " in site.log
+    assert run(site, "scale", "worker=2").stdout == "worker.3: stopped\nworker.4: stopped\n"
+    assert sorted(site.status()) == sorted(
+        ["interface.1", "worker.1", "worker.2", *(["layer"] if "layer" in site.status() else [])]
+    )
+    assert {name: site.pid_of(name) for name in pids} == pids
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["restart", "nobody"], "there is no process or type 'nobody'; there are "),
+        (["scale", "worker"], "'worker' is not like worker=4"),
+        (["scale", "interface=2"], "its number is fixed; this can be scaled: worker"),
+        (["scale", "worker=9999"], "choose 0 to 512"),
+        (["logs", "nobody"], "`channels-run status` lists them"),
+        (["logs", "--grep", "("], "--grep is no regular expression"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(site: Site, words: list[str], text: str) -> None:
+    done = run(site, *words, check=False)
+    assert done.returncode == 2 and text in done.stderr.replace("\n", " ")
+
+
+def test_the_log_is_read_and_followed(site: Site) -> None:
+    assert re.search(r"worker\.1 +\| worker ready", run(site, "logs", "worker").stdout)
+    assert "interface.1" not in run(site, "logs", "worker").stdout
+    assert len(run(site, "logs", "-n", "2").stdout.splitlines()) == 2
+    assert run(site, "logs", "--grep", "interface ready").stdout.count("\n") == 1
+    command = [sys.executable, "-m", "procman", "logs", "-f", "-n", "0", "interface", "--grep", "GET /nowhere"]
+    with subprocess.Popen(command, cwd=site.directory, env=site.environ, stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        found: list[bytes] = []
+        reader = threading.Thread(target=lambda: found.append(follower.stdout.readline()))  # type: ignore[union-attr]
+        reader.start()
+
+        def is_seen() -> bool:
+            Browser(site.url).get("/nowhere/")
+            return bool(found)
+
+        wait_until(is_seen, 20)
+        follower.kill()
+    assert b"GET /nowhere/ 404" in found[0]
+
+
+def test_supervisorctl_controls_it_and_so_does_our_own(site: Site) -> None:
+    stock = [shutil.which("supervisorctl", path=str(Path(sys.executable).parent)) or ""]
+    assert stock[0]
+    status = subprocess.run(
+        [sys.executable, "-m", "procman", "status", "--json"], cwd=site.directory, env=site.environ, text=True,
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    path = re.findall(r'"control": "([^"]+)"', status)[0]
+    for command in ([*stock, "-s", f"unix://{path}"], [sys.executable, "-m", "procman", "ctl"]):
+
+        def ask(*words: str, command: list[str] = command) -> str:
+            done = subprocess.run(
+                [*command, *words], cwd=site.directory, env=site.environ, capture_output=True, text=True, timeout=60
+            )
+            return f"{done.stdout}{done.returncode}"
+
+        assert re.search(r"worker:worker\.1 +RUNNING +pid \d+", ask("status"))
+        assert ask("stop", "worker:worker.2") == "worker:worker.2: stopped\n0"
+        assert re.search(r"worker:worker\.2 +STOPPED[\s\S]*3$", ask("status"))
+        assert ask("start", "worker:worker.2") == "worker:worker.2: started\n0"
+        assert ask("restart", "worker:*").count("started") == 2
+        assert ask("signal", "WINCH", "worker:worker.1") == "worker:worker.1: signalled\n0"
+        assert ask("pid", "worker:worker.1") == f"{site.pid_of('worker.1')}\n0"
+        assert "worker ready" in ask("tail", "worker:worker.1")
+        assert "worker ready" in ask("maintail")
+        assert "in use" in ask("avail")
+        assert "nobody: ERROR (no such process)" in ask("start", "nobody")
+
+
+def test_workers_whose_code_does_not_start_leave_the_old_ones(tmp_path: Path) -> None:
+    directory = copy_project(tmp_path / "project")
+    layer = f"ipc://{tmp_path}/l.sock"
+    with running_site(directory, "--workers", "2", environ={"PROCMAN_LAYER": layer}) as site:
+        before = {name: site.pid_of(name) for name in ("worker.1", "worker.2")}
+        views = directory / "mysite" / "urls.py"
+        views.write_text(views.read_text() + "\nthis is no Python\n")
+        done = run(site, "restart", check=False)
+        assert {name: site.pid_of(name) for name in before} == before
+        site.wait_for_line(r"ERROR worker\.1 .* without having been ready; the old one stays, and the others too")
+        assert (done.returncode, done.stdout) == (1, "worker.1: kept\nworker.2: kept\n")
+        assert "SyntaxError" in done.stderr and "worker.1 did not start again; the old processes stay" in done.stderr
+
+
+def test_the_whole_site_is_stopped_from_another_terminal(tmp_path: Path) -> None:
+    directory = copy_project(tmp_path / "project")
+    with running_site(directory, environ={"PROCMAN_LAYER": f"ipc://{tmp_path}/l.sock"}) as site:
+        assert run(site, "stop").stdout == "stopped\n"
+        assert site.process is not None and site.process.wait(10) == 0
+        assert run(site, "stop", check=False).returncode == 3
+        assert "not running" in run(site, "restart", check=False).stderr
