@@ -112,6 +112,11 @@ class SupervisorSettings(_Settings):
     workers: int = setting(
         max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=512
     )
+    preload: bool = setting(
+        True,
+        "Import the project once, in a process from which the workers are forked: they are there at once and share its "
+        "memory. On systems other than Linux each worker imports it.",
+    )
     shutdown_timeout: float = setting(
         10.0,
         "Deadline of a stop, for everything together; what still runs then is killed.",

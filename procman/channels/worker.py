@@ -279,17 +279,28 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
         ConfigurationError: the project's settings or routing are wrong; one line that says what to change.
     """
     import gc
-    import os
 
+    worker, channels = load_worker(settings, only, exclude, alias)
+    # What is loaded stays for ever: without it the collector has less to look through during a message.
+    gc.collect()
+    gc.freeze()
+    return run_loaded(worker, channels, settings)
+
+
+def load_worker(
+    settings: Any, only: Sequence[str] = (), exclude: Sequence[str] = (), alias: str = "default"
+) -> tuple[Worker, list[str]]:
+    """The first half of ``run_worker``: import the project. A worker that has not begun, and its channels.
+
+    Raises:
+        ConfigurationError: as there.
+    """
     import django
     from django.conf import settings as django_settings
     from django.core.exceptions import ImproperlyConfigured
 
     from procman.channels.asgi import InvalidChannelLayerError, channel_layers
     from procman.channels.log import setup_worker_logging
-    from procman.channels.signals import worker_process_ready
-    from procman.lifetime import announce_ready, watch_lifetime
-    from procman.settings import ENV_LIFETIME_FD
 
     try:
         django.setup(set_prefix=False)
@@ -304,11 +315,18 @@ def run_worker(settings: Any, only: Sequence[str] = (), exclude: Sequence[str] =
         worker = WorkerGroup(channel_layer, n_threads=settings.threads, **options)
     else:
         worker = Worker(channel_layer, **options)
-    channels = worker.apply_channel_filters(channel_layer.router.channels)
+    return worker, worker.apply_channel_filters(channel_layer.router.channels)
+
+
+def run_loaded(worker: Worker, channels: Sequence[str], settings: Any) -> int:
+    """The second half of ``run_worker``: take messages until it is over; the exit status."""
+    import os
+
+    from procman.channels.signals import worker_process_ready
+    from procman.lifetime import announce_ready, watch_lifetime
+    from procman.settings import ENV_LIFETIME_FD
+
     streams.limit, streams.grace = settings.max_streams, settings.stream_grace
-    # What is loaded stays for ever: without it the collector has less to look through during a message.
-    gc.collect()
-    gc.freeze()
     worker_process_ready.send(sender=worker)
     worker.ready()
     worker.lingers = bool(os.environ.get(ENV_LIFETIME_FD))

@@ -26,7 +26,7 @@ def command(names: tuple[str, ...], layer: str | None, settings: str | None) -> 
     states = ask(layer, settings, "procman.restart", *(names or ("worker",)))
     kept = [name for name, state in states.items() if state == KEPT]
     if kept:
-        lines, _ = control.logs(control_socket(layer, settings), [kept[0], "system"], follow=False)
+        lines, _ = control.logs(control_socket(layer, settings), [*kept, "system"], follow=False)
         sys.stderr.buffer.writelines(lines[-LINES:])
-        click.echo(f"channels-run: {kept[0]} did not start again; the old processes stay", err=True)
+        click.echo("channels-run: what was to be restarted does not start; the old processes stay", err=True)
     print_states(states, "RUNNING")

@@ -121,6 +121,7 @@ def _types(
     supervisor: SupervisorSettings, values: dict[str, Any], listening: Listening, hub: socket.socket | None
 ) -> list[Any]:
     """The formation: who runs, in starting order; phases of a stop run interface, workers, layer."""
+    from procman.forking import IS_SUPPORTED
     from procman.supervision.formation import ProcessType
 
     us = [sys.executable, "-m", "procman"]
@@ -141,12 +142,20 @@ def _types(
             )
         ]
     )
+    preloader = []
+    if supervisor.preload and IS_SUPPORTED:
+        preloader = [
+            ProcessType("preloader", [*us, "preloader", *worker_flags], single=True, overlaps=True, is_needed=False,
+                        is_preloader=True)
+        ]  # fmt: skip
     return [
         *layer,
         ProcessType("interface", [*us, "interface", *interface_flags], count=supervisor.interfaces, stop_phase=0,
                     listeners=tuple(tuple(listener.fileno() for listener in each) for each in listening.each)),
+        *preloader,
         ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
-                    stops_by_lifetime=True, overlaps=True),
+                    stops_by_lifetime=True, overlaps=True, is_forked=True,
+                    after="preloader" if preloader else ""),
     ]  # fmt: skip
 
 

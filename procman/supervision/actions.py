@@ -8,7 +8,9 @@ from typing import NamedTuple
 class Member(NamedTuple):
     """A slot of the formation, as far as the rules care.
 
-    ``overlaps``: where it is restarted on purpose, its successor is ready before it is asked to stop.
+    ``overlaps``: where it is restarted on purpose, its successor is ready before it is asked to stop. ``after``: a type
+    of which a process must have been ready before this one is started for the first time. ``is_needed``: once it was
+    ready, the site does not go on without it.
     """
 
     name: str
@@ -16,6 +18,8 @@ class Member(NamedTuple):
     stop_phase: int = 0
     stops_by_lifetime: bool = False
     overlaps: bool = False
+    after: str = ""
+    is_needed: bool = True
 
 
 class Spawn(NamedTuple):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
+from procman.forking import ForkServer
 from procman.settings import ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
 from procman.supervision import actions, policy, states
 from procman.supervision.console import Console
@@ -32,23 +33,37 @@ from procman.supervision.pipes import OutputPipes
 from procman.supervision.rpc import ControlServer
 from procman.supervision.signals import SignalInbox, has_terminal
 from procman.supervision.spawn import become_subreaper, spawn
-from procman.supervision.states import ProcessInfo
+from procman.supervision.states import ProcessInfo, State
 
 MAX_COUNT = 512  # processes of a type
 _GUARDIAN = str(Path(__file__).with_name("guardian.py"))
 
 
 def _member(spec: ProcessSpec) -> actions.Member:
-    return actions.Member(spec.name, spec.type, spec.stop_phase, spec.stops_by_lifetime, spec.overlaps)
+    kind = spec.kind
+    return actions.Member(
+        spec.name, kind.name, kind.stop_phase, kind.stops_by_lifetime, kind.overlaps, kind.after, kind.is_needed
+    )
+
+
+class _Forked:
+    """A process that somebody else has forked for this one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
 
 
 class _Child:
     """A running process and what belongs to this one run of its slot."""
 
-    __slots__ = ("lifetime_fd", "name", "pidfd", "process", "ready_fd")
+    __slots__ = ("fork_server", "lifetime_fd", "name", "pidfd", "process", "ready_fd")
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], ready_fd: int, lifetime_fd: int | None) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes] | _Forked, ready_fd: int, lifetime_fd: int | None
+    ) -> None:
         self.name, self.process, self.ready_fd, self.lifetime_fd = name, process, ready_fd, lifetime_fd
+        self.fork_server: ForkServer | None = None  # of a preloader that may be forked from
         self.pidfd: int | None = None
 
 
@@ -124,9 +139,15 @@ class Supervisor:
         """Stop these, until they are started."""
         self._do(self._policy.stop_slots(names, self._clock.monotonic()))
 
-    def restart(self, names: Sequence[str]) -> None:
-        """Restart these one after the other."""
-        self._do(self._policy.restart(names, self._clock.monotonic()))
+    def restart(self, names: Sequence[str]) -> list[str]:
+        """Restart these one after the other, and before all of a type that is forked what it is forked from."""
+        wanted = dict.fromkeys(names)
+        for kind in {self._specs[name].type for name in names if self._specs[name].kind.is_forked}:
+            if wanted.keys() >= set(self.names_of(kind)):
+                sources = [spec.name for spec in self._specs.values() if spec.kind.is_preloader]
+                wanted = dict.fromkeys([*(name for name in sources if name in self.names_of("all")), *wanted])
+        self._do(self._policy.restart(list(wanted), self._clock.monotonic()))
+        return list(wanted)
 
     def is_restarting(self, name: str) -> bool:
         """Whether a restart has yet to come to *name*, or to end with it."""
@@ -304,22 +325,35 @@ class Supervisor:
         environ = self._environ | {"PYTHONUNBUFFERED": "1"}
         if self._color:
             environ |= {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}
-        if self._turns.get(spec.name) and ENV_RUN in environ:
-            environ[ENV_RUN] += "+"
-        return environ | dict(spec.env) | {ENV_NAME: spec.name}
+        return environ | self._own_environ(spec)
+
+    def _own_environ(self, spec: ProcessSpec) -> dict[str, str]:
+        """What the environment of a process has beyond that of its siblings."""
+        own = dict(spec.kind.env) | {ENV_NAME: spec.name}
+        if ENV_RUN in self._environ:
+            own[ENV_RUN] = self._environ[ENV_RUN] + "+" * self._turns.get(spec.name, 0)
+        return own
 
     def _spawn(self, name: str) -> list[actions.Action]:
         spec, now = self._specs[name], self._clock.monotonic()
         fds: list[int] = []
         try:
-            for _ in range(3 if spec.stops_by_lifetime else 2):
+            for _ in range(3 if spec.kind.stops_by_lifetime else 2):
                 fds += os.pipe()
             out_read, out_write, ready_read, ready_write, *own = fds
             lifetime_read = own[0] if own else self._lifetime_read
-            environ = self._child_environ(spec)
-            environ |= {ENV_READY_FD: str(ready_write), ENV_LIFETIME_FD: str(lifetime_read)}
-            passed = (*spec.pass_fds, ready_write, lifetime_read)
-            process = spawn(spec.argv, environ, stdout=out_write, pass_fds=passed)
+            fork_server = ForkServer() if spec.kind.is_preloader else None
+            process: subprocess.Popen[bytes] | _Forked | None
+            process = self._fork(spec, out_write, {ENV_READY_FD: ready_write, ENV_LIFETIME_FD: lifetime_read})
+            if process is None:
+                environ = self._child_environ(spec)
+                environ |= {ENV_READY_FD: str(ready_write), ENV_LIFETIME_FD: str(lifetime_read)}
+                passed = [*spec.pass_fds, ready_write, lifetime_read]
+                argv = list(spec.argv)
+                if fork_server is not None:
+                    passed.append(fork_server.theirs)
+                    argv += ["--control-fd", str(fork_server.theirs)]
+                process = spawn(argv, environ, stdout=out_write, pass_fds=passed)
         except (OSError, subprocess.SubprocessError) as error:
             for fd in fds:
                 os.close(fd)
@@ -329,6 +363,9 @@ class Supervisor:
         for fd in (out_write, ready_write, *own[:1]):
             os.close(fd)
         child = _Child(name, process, ready_read, own[1] if own else None)
+        if fork_server is not None:
+            fork_server.started()
+            child.fork_server = fork_server
         self._children[process.pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
         self._pipes.add(out_read, name, self._prefixes[name])
@@ -339,10 +376,41 @@ class Supervisor:
                 self._loop.add_reader(child.pidfd, self._reap)
         return self._policy.spawned(name, process.pid, now)
 
+    def _fork(self, spec: ProcessSpec, stdout: int, fds: Mapping[str, int]) -> _Forked | None:
+        """The process of *spec*, forked by the preloader whose code the others run; None where there is none."""
+        if not spec.kind.is_forked:
+            return None
+        # While a successor of it starts, the old one is what the other processes come from.
+        for child in sorted(self._names.values(), key=lambda child: not child.name.endswith(policy.OLD)):
+            if child.fork_server is None or self._policy.slots[child.name].state is not State.RUNNING:
+                continue
+            try:
+                return _Forked(child.fork_server.fork(self._own_environ(spec), stdout, fds))
+            except OSError as error:
+                self.log("WARNING", f"{child.name} (pid {child.process.pid}) forks nothing: {error}; killing it")
+                self._signal(child.name, os.killpg, signal.SIGKILL)
+        return None
+
+    def _judge(self, child: _Child) -> None:
+        """Ask a preloader that has loaded the project whether it may be forked."""
+        if child.fork_server is None:
+            return
+        reason = child.fork_server.verdict()
+        if reason:
+            child.fork_server.close()
+            child.fork_server = None
+            self.log(
+                "WARNING",
+                f"workers are not forked from the preloader, each imports the project itself: it {reason}. Do that in "
+                "a receiver of worker_process_ready instead, or give --no-preload",
+            )
+            self._loop.call_soon(self.stop, [child.name])
+
     def _ready_arrived(self, child: _Child) -> None:
         is_ready = bool(os.read(child.ready_fd, 1))
         self._close_ready(child)
         if is_ready:
+            self._judge(child)
             self._do(self._policy.ready(child.name, child.process.pid, self._clock.monotonic()))
 
     def _close_ready(self, child: _Child) -> None:
@@ -365,7 +433,7 @@ class Supervisor:
                 # Platforms send SIGTERM several times, hence it never forces; a terminal that has gone means stop too.
                 self._do(self._policy.stop(now))
             else:
-                self._do(self._policy.restart([name for kind in self._roll_types for name in self.names_of(kind)], now))
+                self.restart([name for kind in self._roll_types for name in self.names_of(kind)])
 
     def _reap(self) -> None:
         """Everything that has died: children, the guardian, orphans that were adopted."""
@@ -402,6 +470,8 @@ class Supervisor:
             os.close(child.pidfd)
         if child.lifetime_fd is not None:
             os.close(child.lifetime_fd)
+        if child.fork_server is not None:
+            child.fork_server.close()
         del self._names[child.name]
         self._times[child.name] = (self._times[child.name][0], self._clock.wall())
         # Its last words come before the line that says that it is dead.

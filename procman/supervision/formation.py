@@ -18,6 +18,9 @@ class ProcessType:
     ``stop_phase`` orders a stop: a phase begins when the processes of earlier ones are gone. ``stops_by_lifetime``: it
     is told to stop by the end of a lifetime pipe of its own, not by SIGTERM. ``single``: one copy, named like the type.
     ``overlaps``: where it is restarted on purpose, the successor is ready before the old one is asked to stop.
+    ``after``: the type whose first process must be ready before these are started. ``is_needed``: the site does not go
+    on without one. ``is_preloader``: it forks, on request, the processes of the types that are ``is_forked``; where it
+    cannot, these are started by their command.
     ``listeners``: for each copy the listening descriptors that it alone is given, as ``--fd`` behind the others.
     """
 
@@ -30,25 +33,31 @@ class ProcessType:
     stops_by_lifetime: bool = False
     single: bool = False
     overlaps: bool = False
+    after: str = ""
+    is_needed: bool = True
+    is_preloader: bool = False
+    is_forked: bool = False
     listeners: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process of the formation: what to run, with which environment and descriptors.
-
-    ``is_scalable``: there may be more or fewer of its type while the others run.
-    """
+    """One process of the formation: a copy of *kind*, with what is its own."""
 
     name: str
-    type: str
+    kind: ProcessType
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
     pass_fds: tuple[int, ...] = ()
-    stop_phase: int = 0
-    stops_by_lifetime: bool = False
-    overlaps: bool = False
-    is_scalable: bool = False
+
+    @property
+    def type(self) -> str:
+        """The name of its type."""
+        return self.kind.name
+
+    @property
+    def is_scalable(self) -> bool:
+        """Whether there may be more or fewer of its type while the others run."""
+        return not (self.kind.single or self.kind.listeners)
 
 
 def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
@@ -73,10 +82,5 @@ def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
             name = kind.name if kind.single else f"{kind.name}.{number}"
             fds = kind.listeners[number - 1] if kind.listeners else ()
             argv = (*kind.argv, *(word for fd in fds for word in ("--fd", str(fd))))
-            specs.append(
-                ProcessSpec(
-                    name, kind.name, argv, dict(kind.env), (*kind.pass_fds, *fds), kind.stop_phase,
-                    kind.stops_by_lifetime, kind.overlaps, not (kind.single or kind.listeners),
-                )
-            )  # fmt: skip
+            specs.append(ProcessSpec(name, kind, argv, (*kind.pass_fds, *fds)))
     return specs

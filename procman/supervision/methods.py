@@ -57,8 +57,8 @@ class Formation(Protocol):
     def stop(self, names: Sequence[str]) -> None:
         """Stop these, until they are started."""
 
-    def restart(self, names: Sequence[str]) -> None:
-        """Restart these one after the other."""
+    def restart(self, names: Sequence[str]) -> list[str]:
+        """Restart these one after the other; the names in their order, with what these are forked from."""
 
     def is_restarting(self, name: str) -> bool:
         """Whether a restart has yet to come to *name*, or to end with it."""
@@ -360,7 +360,7 @@ class Methods:
         """Restart *words*; the state of each once the restart has come to all, ``KEPT`` where it was called off."""
         names = self._names(words)
         before = {name: info.pid for name, info in self._infos().items()}
-        self._formation.restart(names)
+        names = self._formation.restart(names)
         await self._formation.wait_until(lambda: not any(self._formation.is_restarting(name) for name in names))
         after = self._infos()
         kept = {name for name in names if name in after and after[name].pid and after[name].pid == before[name]}

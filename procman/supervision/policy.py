@@ -70,6 +70,7 @@ class Slot:
     early_deaths: int = 0
     replaced: bool = False  # stopped in order to be started again
     held: bool = False  # stopped on request, until a start is asked for
+    waiting: bool = False  # for the type that it comes after
     leaving: bool = False  # has no place in the formation once its process is gone
 
     def move(self, state: State) -> None:
@@ -105,8 +106,12 @@ def _is_stable(slot: Slot, now: float) -> bool:
 
 
 def _is_held(kind: _TypeState) -> bool:
-    """Whether somebody has asked for none of this type to run."""
-    return all(slot.held for slot in kind.slots)
+    """Whether none of this type is to run, because it was asked for or it waits for another type."""
+    return all(slot.held or slot.waiting for slot in kind.slots)
+
+
+def _is_needed(kind: _TypeState) -> bool:
+    return any(slot.member.is_needed for slot in kind.slots)
 
 
 def _has_running(kind: _TypeState) -> bool:
@@ -143,7 +148,9 @@ class Policy:
         """Start every process, in order. Nobody waits: clients of a process that starts wait in its listen backlog."""
         for kind in self._types.values():
             kind.wanted_since = now
-        return [action for slot in self.slots.values() for action in self._spawn(slot, now)]
+        for slot in self.slots.values():
+            slot.waiting = slot.member.after in self._types
+        return [action for slot in self.slots.values() if not slot.waiting for action in self._spawn(slot, now)]
 
     def spawned(self, name: str, pid: int, now: float) -> list[Action]:
         """The process of *name* runs as *pid* and is not ready yet."""
@@ -165,7 +172,7 @@ class Policy:
         slot.ready_at, slot.timer, slot.early_deaths = now, None, 0
         kind = self._types[slot.member.type]
         kind.ever_ready = True
-        actions: list[Action] = []
+        actions = self._spawn_waiting(slot.member.type, now)
         if not self._announced and all(kind.ever_ready for kind in self._types.values()):
             self._announced = True
             actions.append(Announce())
@@ -245,8 +252,9 @@ class Policy:
                 slot.held, slot.replaced = False, True
             elif slot.state in (State.STOPPED, State.BACKOFF):
                 kind = self._types[slot.member.type]
-                if all(other.held for other in kind.slots):
+                if _is_held(kind):
                     kind.wanted_since = now
+                slot.waiting = False
                 slot.held, slot.timer, slot.failures, slot.early_deaths = False, None, 0, 0
                 actions += self._spawn(slot, now)
         return actions
@@ -317,7 +325,12 @@ class Policy:
         for kind in self._types.values():
             if not kind.ever_ready and not _is_held(kind):
                 moments.append(kind.wanted_since + self._startup_timeout)
-            elif kind.down_since is not None and kind.deaths_while_down > 1 and not _has_running(kind):
+            elif (
+                kind.down_since is not None
+                and _is_needed(kind)
+                and kind.deaths_while_down > 1
+                and not _has_running(kind)
+            ):
                 moments.append(kind.down_since + DOWN_LIMIT)
         return min(moments, default=None)
 
@@ -328,6 +341,17 @@ class Policy:
         slot.ready_at = None
         slot.restarts += 1
         return [Spawn(slot.member.name)]
+
+    def _spawn_waiting(self, kind: str, now: float) -> list[Action]:
+        """*kind* is ready: start what comes after it."""
+        actions: list[Action] = []
+        for slot in self.slots.values():
+            if slot.waiting and slot.member.after == kind:
+                self._types[slot.member.type].wanted_since = now
+                slot.waiting = False
+                if not slot.held:
+                    actions += self._spawn(slot, now)
+        return actions
 
     def _restart(self, slot: Slot, what: str, status: int, now: float) -> list[Action]:
         """A process that had been ready has died."""
@@ -386,7 +410,7 @@ class Policy:
                 text = f"no {name} was ready within {self._startup_timeout:g} s; giving up"
                 return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
             down = now - kind.down_since if kind.down_since is not None else 0.0
-            if down >= DOWN_LIMIT and kind.deaths_while_down > 1 and not _has_running(kind):
+            if _is_needed(kind) and down >= DOWN_LIMIT and kind.deaths_while_down > 1 and not _has_running(kind):
                 text = f"no {name} has stayed up for {down:.0f} s, after {kind.deaths_while_down} crashes; giving up"
                 return [Log("ERROR", text), *self.stop(now, states.CRASH_LOOP)]
         return []

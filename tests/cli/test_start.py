@@ -150,7 +150,7 @@ def test_a_site_starts_says_where_it_is_and_stops(project: Path, tmp_path: Path)
         found = channels_run(project, "status", "--json", PROCMAN_LAYER=environ["PROCMAN_LAYER"])
         status = json.loads(found.stdout)
         assert status["control"] == f"{tmp_path}/layer.control"
-        assert [p["name"] for p in status["processes"]] == ["layer", "interface.1", "worker.1"]
+        assert [p["name"] for p in status["processes"]] == ["layer", "interface.1", "preloader", "worker.1"]
         table = channels_run(project, "status", PROCMAN_LAYER=environ["PROCMAN_LAYER"]).stdout
         assert table.split()[:4] == ["name", "pid", "state", "uptime"] and "interface.1" in table
         second = channels_run(project, "--port", "0", PROCMAN_LAYER=environ["PROCMAN_LAYER"])

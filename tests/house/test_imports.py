@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "procman"
-FOUNDATIONS = {"errors", "clock", "settings", "importing", "log", "lifetime"}
+FOUNDATIONS = {"errors", "clock", "settings", "importing", "log", "lifetime", "forking"}
 PACKAGES = {"layers", "interface", "channels", "supervision", "cli"}
 
 # Package -> packages of ours that it may import; every one may import the foundations.

@@ -525,7 +525,55 @@ def test_a_formation_grows_and_shrinks_without_touching_the_others() -> None:
     assert machine.carry_out(machine.policy.remove("worker.2", 0.0)) == [Forget("worker.2")]
 
 
-NAMES = [*(member.name for member in BESIDE), "worker.1~", "worker.2~", "worker.9"]
+LOADER = Member("loader", "loader", overlaps=True, is_needed=False)
+AFTER = (*MEMBERS[:2], LOADER, *(member._replace(after="loader", overlaps=True) for member in MEMBERS[2:]))
+
+
+def test_what_comes_after_a_type_is_started_once_that_is_ready_and_then_for_itself() -> None:
+    machine = Machine(AFTER)
+    assert set(machine.pids) == {"layer", "interface.1", "loader"}
+    assert machine.ready("loader")[-2:] == [Spawn("worker.1"), Spawn("worker.2")]
+    machine.ready("layer", "interface.1", "worker.1", "worker.2")
+    machine.exit("loader")
+    assert Spawn("worker.1") in machine.exit("worker.1")
+
+
+def test_the_time_to_be_ready_of_what_comes_after_a_type_begins_with_that_one() -> None:
+    machine = Machine(AFTER, startup=10.0)
+    machine.ready("layer", "interface.1")
+    machine.advance(9.0)
+    machine.ready("loader")
+    machine.advance(9.0)
+    assert not machine.policy.stopping
+    machine.advance(2.0)
+    assert machine.policy.status == states.NEVER_READY
+
+
+def test_a_type_before_others_that_never_comes_up_is_the_end_and_one_that_does_no_more_is_not() -> None:
+    machine = Machine(AFTER)
+    machine.ready("layer", "interface.1")
+    while not machine.policy.stopping:
+        machine.exit("loader", 1)
+        machine.advance(3.0)
+    assert machine.policy.status == states.NEVER_READY
+    machine = Machine(AFTER)
+    machine.ready_all()
+    machine.ready("worker.1", "worker.2")
+    for _ in range(30):
+        if "loader" in machine.pids:
+            machine.exit("loader", 1)
+        machine.advance(31.0)
+    assert not machine.policy.stopping
+
+
+def test_what_waits_for_a_type_may_be_started_on_request_and_held() -> None:
+    machine = Machine(AFTER)
+    assert machine.carry_out(machine.policy.start_slots(["worker.1"], 0.0)) == [Spawn("worker.1")]
+    machine.carry_out(machine.policy.stop_slots(["worker.2"], 0.0))
+    assert Spawn("worker.2") not in machine.ready("loader")
+
+
+NAMES = [*(member.name for member in BESIDE), "worker.1~", "worker.2~", "worker.9", "loader"]
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -555,12 +603,13 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(EVENTS, st.floats(0.1, 30.0))
+@given(EVENTS, st.floats(0.1, 30.0), st.booleans())
 def test_no_sequence_of_events_breaks_the_invariants(
-    events: list[tuple[str, int, int, float]], shutdown: float
+    events: list[tuple[str, int, int, float]], shutdown: float, loads: bool
 ) -> None:
     """Never two processes in a slot, no start after a stop, one end, within the deadline; see ``Machine``."""
-    machine = Machine(BESIDE, shutdown=shutdown)
+    members = (*BESIDE[:2], *(member._replace(after="loader") for member in BESIDE[2:]), LOADER) if loads else BESIDE
+    machine = Machine(members, shutdown=shutdown)
     stopped_at: float | None = None
     for event, index, status, seconds in events:
         name = NAMES[index]

@@ -51,8 +51,9 @@ class Formation:
     def stop(self, names: Sequence[str]) -> None:
         self.asked.append(("stop", *names))
 
-    def restart(self, names: Sequence[str]) -> None:
+    def restart(self, names: Sequence[str]) -> list[str]:
         self.asked.append(("restart", *names))
+        return list(names)
 
     def is_restarting(self, name: str) -> bool:
         return False
