@@ -15,7 +15,12 @@ def test_a_process_carries_what_its_type_says() -> None:
     )
     (spec,) = build_formation([kind])
     assert (spec.name, spec.type, spec.argv) == ("web.1", "web", ("serve", "--fd", "3"))
-    assert (spec.kind.env, spec.pass_fds, spec.kind.stop_phase, spec.kind.stops_by_lifetime) == ({"A": "1"}, (3,), 2, True)
+    assert (spec.kind.env, spec.pass_fds, spec.kind.stop_phase, spec.kind.stops_by_lifetime) == (
+        {"A": "1"},
+        (3,),
+        2,
+        True,
+    )
 
 
 def test_each_copy_is_given_its_own_listeners_behind_what_all_have() -> None:
