@@ -86,7 +86,8 @@ def test_status_names_every_process(site: Site) -> None:
     status = json.loads(channels_run(site.directory, "status", "--json").stdout)
     assert Path(status["control"]).is_socket()
     assert {p["name"]: p["type"] for p in status["processes"]} == {
-        "layer": "layer", "interface.1": "interface", "worker.1": "worker", "worker.2": "worker"
+        "layer": "layer", "interface.1": "interface", "preloader": "preloader", "worker.1": "worker",
+        "worker.2": "worker",
     }  # fmt: skip
     assert all(p["state"] == "RUNNING" and is_alive(p["pid"]) and p["uptime"] >= 0 for p in status["processes"])
     table = channels_run(site.directory, "status").stdout
