@@ -1,14 +1,14 @@
-"""Ties a process to the supervisor that started it, and tells it when the process is ready.
+"""Ties a process to the supervisor that started it, and tells it that the process is ready, lives, or wants to go.
 
 Foundation for the roles that ``channels-run`` starts (layer, interface, worker). Without a supervisor (a role started
-by hand) both functions do nothing.
+by hand) all of this does nothing.
 """
 
 import os
 import threading
 from collections.abc import Callable
 
-from procman.settings import ENV_LIFETIME_FD, ENV_READY_FD
+from procman.settings import ENV_BEAT, ENV_LIFETIME_FD, ENV_READY_FD
 
 
 def inherited_fd(variable: str) -> int | None:
@@ -24,15 +24,49 @@ def inherited_fd(variable: str) -> int | None:
     return fd
 
 
+# What a process says of itself, a byte each.
+READY, BEAT, SUCCESSOR = b"1", b"b", b"s"
+LONGEST_BEAT = 10.0  # seconds between two
+
+_status_fd: int | None = None
+
+
 def announce_ready() -> None:
     """Tell the supervisor that this process does its work from now on."""
-    fd = inherited_fd(ENV_READY_FD)
-    if fd is not None:
-        try:
-            os.write(fd, b"1")
-        except OSError:  # the supervisor has gone: the lifetime pipe tells what follows
-            pass
-        os.close(fd)
+    global _status_fd
+    if _status_fd is not None:  # of the process that this one was forked from
+        os.close(_status_fd)
+    _status_fd = inherited_fd(ENV_READY_FD)
+    if _status_fd is not None:
+        os.set_blocking(_status_fd, False)
+    _say(READY)
+
+
+def ask_for_successor() -> bool:
+    """Have the supervisor start a successor and then end this process; False where there is none."""
+    return _say(SUCCESSOR)
+
+
+def keep_beating() -> None:
+    """Tell the supervisor again and again, from a thread of its own, that code runs in this process."""
+    interval = float(os.environ.get(ENV_BEAT, "0"))
+    if _status_fd is None or not interval:
+        return
+
+    def beat() -> None:
+        while _say(BEAT):
+            threading.Event().wait(interval)
+
+    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+
+
+def _say(what: bytes) -> bool:
+    try:
+        return _status_fd is not None and os.write(_status_fd, what) == 1
+    except BlockingIOError:  # a supervisor that is stopped has not read for days
+        return True
+    except OSError:  # the supervisor has gone: the lifetime pipe tells what follows
+        return False
 
 
 def watch_lifetime(on_end: Callable[[], None]) -> None:

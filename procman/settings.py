@@ -23,6 +23,7 @@ ENV_NAME = "PROCMAN_NAME"  # the process's name in the formation, such as worker
 ENV_RUN = "PROCMAN_RUN"  # random text, the same for all processes of one run of a supervisor
 ENV_LIFETIME_FD = "PROCMAN_LIFETIME_FD"  # read end of a pipe that reaches its end when the supervisor is gone
 ENV_READY_FD = "PROCMAN_READY_FD"  # write end of a pipe: one byte says that the process is ready
+ENV_BEAT = "PROCMAN_BEAT"  # seconds between the signs of life of a worker; 0: none are wanted
 # Those that runserver sets for the process that it starts again with each change of the code.
 ENV_KEEPER_FD = "PROCMAN_KEEPER_FD"  # socket to the process that keeps the browsers' sockets
 ENV_KEEPER_LAYER = "PROCMAN_KEEPER_LAYER"  # address at which that one serves a project whose layer is in memory
@@ -111,6 +112,13 @@ class SupervisorSettings(_Settings):
     )
     workers: int = setting(
         max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=512
+    )
+    liveness_timeout: float = setting(
+        60.0,
+        "A worker in which no code has run for this long (stopped, or stuck in a library that holds the interpreter) "
+        "is told to print what it does, and killed (0: never). A consumer that is merely busy does not count.",
+        unit="seconds",
+        minimum=0,
     )
     preload: bool = setting(
         True,
@@ -261,6 +269,12 @@ class WorkerSettings(_Settings):
         env="PROCMAN_CONSUMER_TIMEOUT",
         minimum=0,
         maximum=86400,
+    )
+    max_messages: int = setting(
+        0,
+        "Messages, give or take a tenth, after which a worker is replaced by a successor (0: never): for leaks of "
+        "memory that cannot be mended.",
+        minimum=0,
     )
     max_streams: int = setting(
         20,

@@ -24,6 +24,7 @@ from procman.clock import SystemClock
 from procman.errors import ConfigurationError
 from procman.layers.base import Delivery
 from procman.layers.errors import LayerUnavailable, ProtocolMismatch
+from procman.lifetime import ask_for_successor
 
 logger = Unfailing("django.channels")
 
@@ -36,6 +37,24 @@ _LINGER, _LONGEST_LINGER = 0.25, 5.0
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.05, 1.0
 
 
+class Quota:
+    """How many messages a worker process may still work on; then its successor is asked for, or *stop* is called."""
+
+    def __init__(self, count: int, stop: Callable[[], None]) -> None:
+        self._left, self._stop = max(1, count), stop
+        self._lock = threading.Lock()
+
+    def use(self) -> None:
+        """A message is done."""
+        with self._lock:
+            self._left -= 1
+            is_over = self._left == 0
+        if is_over:
+            logger.info("worker has done its number of messages and is replaced")
+            if not ask_for_successor():
+                self._stop()
+
+
 class Worker(ConsumerRunner):
     """Runs consumers of *channel_layer* (the wrapper) in the calling thread.
 
@@ -45,6 +64,7 @@ class Worker(ConsumerRunner):
 
     termed: Any
     in_job: Any
+    quota: Quota | None = None  # of messages
     lingers = False  # below a supervisor, which asks for a stop in another way than by a signal
 
     def __init__(
@@ -150,6 +170,8 @@ class Worker(ConsumerRunner):
             return False
         self.in_job = True
         self.handle(delivery)
+        if self.quota is not None:
+            self.quota.use()
         if self._handlers and threading.current_thread() is threading.main_thread():
             self._take_signals_back(delivery.channel)
         return True
@@ -228,6 +250,8 @@ class WorkerGroup(Worker):
         Raises:
             What ended one of the threads: the others stop then, as the site would go on with fewer than it should have.
         """
+        for worker in self.workers:
+            worker.quota = self.quota
         self.sub_threads = [
             threading.Thread(target=self._run_beside, args=(worker,), name=f"worker-{number}", daemon=True)
             for number, worker in enumerate(self.workers, 2)
@@ -320,18 +344,24 @@ def load_worker(
 
 def run_loaded(worker: Worker, channels: Sequence[str], settings: Any) -> int:
     """The second half of ``run_worker``: take messages until it is over; the exit status."""
+    import faulthandler
     import os
+    import random
 
     from procman.channels.signals import worker_process_ready
-    from procman.lifetime import announce_ready, watch_lifetime
+    from procman.lifetime import announce_ready, keep_beating, watch_lifetime
     from procman.settings import ENV_LIFETIME_FD
 
     streams.limit, streams.grace = settings.max_streams, settings.stream_grace
+    if settings.max_messages:
+        worker.quota = Quota(round(settings.max_messages * random.uniform(0.9, 1.1)), worker.stop)
+    faulthandler.enable()  # a worker that is stuck says where before it is killed
     worker_process_ready.send(sender=worker)
     worker.ready()
     worker.lingers = bool(os.environ.get(ENV_LIFETIME_FD))
     watch_lifetime(worker.stop)  # the supervisor asks for a stop, or has died
     announce_ready()
+    keep_beating()
     logger.info("worker ready, listening on %d channel%s", len(channels), "" if len(channels) == 1 else "s")
     with watchdog.governing(settings.consumer_timeout):
         worker.run()

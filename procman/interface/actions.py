@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Offer(NamedTuple):
+@dataclass(slots=True)
+class Offer:
     """Hand a frame to the workers: the connect (*data* None) or a received message."""
 
     order: int
     data: str | bytes | None
 
 
-class Accept(NamedTuple):
+@dataclass(slots=True)
+class Accept:
     """Answer the handshake with 101."""
 
 
-class Refuse(NamedTuple):
+@dataclass(slots=True)
+class Refuse:
     """Answer the handshake with an error and end the connection; *limit* is the setting that was met, if one was."""
 
     status: int
@@ -24,36 +27,43 @@ class Refuse(NamedTuple):
     limit: str = ""
 
 
-class Write(NamedTuple):
+@dataclass(slots=True)
+class Write:
     """Send a complete frame."""
 
     frame: bytes
 
 
-class Ping(NamedTuple):
+@dataclass(slots=True)
+class Ping:
     """Send a ping."""
 
 
-class Close(NamedTuple):
+@dataclass(slots=True)
+class Close:
     """Send a close frame with *code*."""
 
     code: int
     reason: str = ""
 
 
-class Abort(NamedTuple):
+@dataclass(slots=True)
+class Abort:
     """Drop the connection without ceremony."""
 
 
-class PauseReading(NamedTuple):
+@dataclass(slots=True)
+class PauseReading:
     """Read nothing from the client until ``ResumeReading``."""
 
 
-class ResumeReading(NamedTuple):
+@dataclass(slots=True)
+class ResumeReading:
     """Read from the client again."""
 
 
-class End(NamedTuple):
+@dataclass(slots=True)
+class End:
     """The socket is over, also for the layer; *order* None: it was never accepted and has no disconnect."""
 
     code: int
@@ -61,20 +71,23 @@ class End(NamedTuple):
     reason: str = ""
 
 
-class Mirror(NamedTuple):
+@dataclass(slots=True)
+class Mirror:
     """Tell the layer what its record of this socket lacks: its session, beside the *order* of its next frame."""
 
     order: int
     session: bytes
 
 
-class Count(NamedTuple):
+@dataclass(slots=True)
+class Count:
     """Count that the limit of this setting slowed the socket down or ended it."""
 
     limit: str
 
 
-class Report(NamedTuple):
+@dataclass(slots=True)
+class Report:
     """Log a problem; *level* is the logging level's name."""
 
     level: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -22,58 +23,74 @@ class Member(NamedTuple):
     is_needed: bool = True
 
 
-class Spawn(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spawn:
     """Start the process of this slot, then report ``spawned`` or ``spawn_failed``."""
 
     name: str
 
 
-class Terminate(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Terminate:
     """Send SIGTERM to the process (not to its children: it may still need them)."""
 
     name: str
 
 
-class CloseLifetime(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CloseLifetime:
     """Close the lifetime pipe of this slot's own."""
 
     name: str
 
 
-class Kill(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Kill:
     """Send SIGKILL to the whole process group."""
 
     name: str
 
 
-class Log(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Log:
     """Print a line of the supervisor's own. ``level`` is ``INFO``, ``WARNING`` or ``ERROR``."""
 
     level: str
     text: str
 
 
-class Rename(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Send SIGABRT to the process, so that it prints what it is doing before it is killed."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
     """The slot *name*, with its process, is called *to* from here on."""
 
     name: str
     to: str
 
 
-class Forget(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Forget:
     """The slot is no part of the formation any more; it has no process."""
 
     name: str
 
 
-class Announce(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Announce:
     """Every type has a running process for the first time."""
 
 
-class Quit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Quit:
     """Nothing is left to wait for; the formation's exit status."""
 
     status: int
 
 
-Action = Spawn | Terminate | CloseLifetime | Kill | Log | Rename | Forget | Announce | Quit
+Action = Spawn | Terminate | CloseLifetime | Kill | Abort | Log | Rename | Forget | Announce | Quit

@@ -19,10 +19,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from procman import lifetime
 from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
 from procman.forking import ForkServer
-from procman.settings import ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
+from procman.settings import ENV_BEAT, ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
 from procman.supervision import actions, policy, states
 from procman.supervision.console import Console
 from procman.supervision.formation import ProcessSpec
@@ -93,6 +94,8 @@ class Supervisor:
         self._environ = dict(os.environ if environ is None else environ)
         if color is None:
             color = os.isatty(stdout) and not self._environ.get("NO_COLOR") and self._environ.get("TERM") != "dumb"
+        # Four signs of life within the time after which one is missed.
+        self._environ[ENV_BEAT] = f"{min(lifetime.LONGEST_BEAT, settings.liveness_timeout / 4):g}"
         self._color, self._stdout, self._ready_line = color, stdout, ready_line
         self._control_path, self._roll_types = control_path, tuple(roll_types)
         self._clock = clock or SystemClock()
@@ -100,7 +103,11 @@ class Supervisor:
         self._width = max(map(len, self._prefixes))
         members = [_member(spec) for spec in specs]
         self._policy = policy.Policy(
-            members, settings.startup_timeout, settings.shutdown_timeout, random.Random().random
+            members,
+            settings.startup_timeout,
+            settings.shutdown_timeout,
+            settings.liveness_timeout,
+            random.Random().random,
         )
         self._children: dict[int, _Child] = {}
         self._names: dict[str, _Child] = {}
@@ -258,6 +265,10 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._timer = None
+        # After a pause of this process itself (SIGSTOP) signs of life of the others wait unread.
+        for child in list(self._children.values()):
+            if child.ready_fd >= 0:
+                self._status_arrived(child)
         self._do(self._policy.tick(self._clock.monotonic()))
 
     def _do_one(self, action: actions.Action) -> list[actions.Action]:
@@ -268,6 +279,8 @@ class Supervisor:
                 self._signal(name, os.kill, signal.SIGTERM)
             case actions.Kill(name):
                 self._signal(name, os.killpg, signal.SIGKILL)
+            case actions.Abort(name):
+                self._signal(name, os.kill, signal.SIGABRT)
             case actions.CloseLifetime(name):
                 child = self._names.get(name)
                 if child is not None and child.lifetime_fd is not None:
@@ -369,7 +382,8 @@ class Supervisor:
         self._children[process.pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
         self._pipes.add(out_read, name, self._prefixes[name])
-        self._loop.add_reader(ready_read, self._ready_arrived, child)
+        os.set_blocking(ready_read, False)
+        self._loop.add_reader(ready_read, self._status_arrived, child)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 child.pidfd = os.pidfd_open(process.pid)
@@ -406,12 +420,23 @@ class Supervisor:
             )
             self._loop.call_soon(self.stop, [child.name])
 
-    def _ready_arrived(self, child: _Child) -> None:
-        is_ready = bool(os.read(child.ready_fd, 1))
-        self._close_ready(child)
-        if is_ready:
+    def _status_arrived(self, child: _Child) -> None:
+        """What *child* says of itself: see ``procman.lifetime``."""
+        try:
+            said = os.read(child.ready_fd, 4096)
+        except BlockingIOError:
+            return
+        if not said:
+            self._close_ready(child)
+            return
+        pid, now = child.process.pid, self._clock.monotonic()
+        if lifetime.READY in said:
             self._judge(child)
-            self._do(self._policy.ready(child.name, child.process.pid, self._clock.monotonic()))
+            self._do(self._policy.ready(child.name, pid, now))
+        if lifetime.BEAT in said:
+            self._do(self._policy.beat(child.name, pid, now))
+        if lifetime.SUCCESSOR in said:
+            self._do(self._policy.restart([child.name], now))
 
     def _close_ready(self, child: _Child) -> None:
         if child.ready_fd >= 0:
@@ -464,7 +489,8 @@ class Supervisor:
         child.process.returncode = status
         if child.ready_fd >= 0:
             # It may have been ready and dead within one turn of the loop.
-            self._ready_arrived(child)
+            self._status_arrived(child)
+            self._close_ready(child)
         if child.pidfd is not None:
             self._loop.remove_reader(child.pidfd)
             os.close(child.pidfd)

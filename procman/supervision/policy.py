@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 from procman.supervision import states
 from procman.supervision.actions import (
+    Abort,
     Action,
     Announce,
     CloseLifetime,
@@ -50,6 +51,7 @@ EARLY_DEATHS = 5  # deaths in a row before ready, of a type of which no process 
 STABLE = 10.0  # seconds after ready from which a process counts as up; sooner, a crash loop would look healthy
 DOWN_LIMIT = 60.0  # seconds without any such process of a type that crashes again and again
 OLD = "~"  # behind the name of a process whose successor starts
+LAST_WORDS = 1.0  # seconds between SIGABRT and SIGKILL
 KILL_RESERVE = 1.0  # seconds at the end of a stop that are kept for SIGKILL
 
 
@@ -70,6 +72,7 @@ class Slot:
     early_deaths: int = 0
     replaced: bool = False  # stopped in order to be started again
     held: bool = False  # stopped on request, until a start is asked for
+    beat_at: float | None = None  # when it last showed that it lives; None: it does not do so
     waiting: bool = False  # for the type that it comes after
     leaving: bool = False  # has no place in the formation once its process is gone
 
@@ -126,6 +129,7 @@ class Policy:
         members: Iterable[Member],
         startup_timeout: float,
         shutdown_timeout: float,
+        liveness_timeout: float = 0.0,
         random: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.slots = {member.name: Slot(member) for member in members}
@@ -133,6 +137,7 @@ class Policy:
         for slot in self.slots.values():
             self._types.setdefault(slot.member.type, _TypeState()).slots.append(slot)
         self._startup_timeout, self._shutdown_timeout, self._random = startup_timeout, shutdown_timeout, random
+        self._liveness_timeout = liveness_timeout  # 0: nobody looks
         self._announced = False
         self._roll: deque[str] = deque()
         self._rolling: str | None = None
@@ -182,6 +187,13 @@ class Policy:
             actions += self._end(old, now) if old is not None else self._roll_next(now)
         return actions
 
+    def beat(self, name: str, pid: int, now: float) -> list[Action]:
+        """*pid* shows that its code runs, and will again and again from now on."""
+        slot = self.slots.get(name)
+        if slot is not None and slot.pid == pid:
+            slot.beat_at = now
+        return []
+
     def exited(self, name: str, pid: int, status: int, now: float) -> list[Action]:
         """*pid* is dead and its group killed; *status* is negative for a signal."""
         slot = self.slots[name]
@@ -214,6 +226,7 @@ class Policy:
             return self._advance_stop(now)
         actions: list[Action] = []
         for slot in self.slots.values():
+            actions += self._check_beat(slot, now)
             if slot.timer is None or slot.timer > now:
                 continue
             slot.timer = None
@@ -222,6 +235,9 @@ class Policy:
             elif slot.state is State.STARTING:
                 text = f"{slot.member.name} (pid {slot.pid}) is not ready after {self._startup_timeout:g} s; killing it"
                 actions += [Log("WARNING", text), Kill(slot.member.name)]
+            elif slot.state is State.RUNNING:  # it was told to say what it does
+                slot.beat_at = None
+                actions.append(Kill(slot.member.name))
             elif slot.state is State.STOPPING:
                 text = f"{slot.member.name} (pid {slot.pid}) did not stop in time; killing it"
                 actions += [Log("WARNING", text), Kill(slot.member.name)]
@@ -322,6 +338,11 @@ class Policy:
         if self.stopping:
             return self._moments[0] if self._moments and not self._quit else None
         moments = [slot.timer for slot in self.slots.values() if slot.timer is not None]
+        moments += [
+            slot.beat_at + self._liveness_timeout
+            for slot in self.slots.values()
+            if slot.beat_at is not None and self._beats(slot)
+        ]
         for kind in self._types.values():
             if not kind.ever_ready and not _is_held(kind):
                 moments.append(kind.wanted_since + self._startup_timeout)
@@ -336,9 +357,21 @@ class Policy:
 
     # What follows.
 
+    def _beats(self, slot: Slot) -> bool:
+        watched = slot.state is State.RUNNING and slot.beat_at is not None and slot.timer is None
+        return watched and self._liveness_timeout > 0
+
+    def _check_beat(self, slot: Slot, now: float) -> list[Action]:
+        """A process in which no code has run for too long says where it is, and is killed a moment later."""
+        if not self._beats(slot) or slot.beat_at is None or now < slot.beat_at + self._liveness_timeout:
+            return []
+        slot.timer = now + LAST_WORDS
+        text = f"{slot.member.name} (pid {slot.pid}) has shown no life for {now - slot.beat_at:.0f} s; killing it"
+        return [Log("ERROR", text), Abort(slot.member.name)]
+
     def _spawn(self, slot: Slot, now: float) -> list[Action]:
         slot.move(State.STARTING)
-        slot.ready_at = None
+        slot.ready_at = slot.beat_at = None
         slot.restarts += 1
         return [Spawn(slot.member.name)]
 

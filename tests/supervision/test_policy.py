@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from procman.supervision import policy, states
 from procman.supervision.actions import (
+    Abort,
     Action,
     Announce,
     CloseLifetime,
@@ -32,8 +33,14 @@ MEMBERS = (
 class Machine:
     """A policy and the processes it believes in: carries actions out, as the engine does."""
 
-    def __init__(self, members: Sequence[Member] = MEMBERS, startup: float = 60.0, shutdown: float = 10.0) -> None:
-        self.policy = Policy(members, startup, shutdown)
+    def __init__(
+        self,
+        members: Sequence[Member] = MEMBERS,
+        startup: float = 60.0,
+        shutdown: float = 10.0,
+        liveness: float = 0.0,
+    ) -> None:
+        self.policy = Policy(members, startup, shutdown, liveness)
         self.now = 0.0
         self.pids: dict[str, int] = {}
         self.next_pid = 100
@@ -573,6 +580,39 @@ def test_what_waits_for_a_type_may_be_started_on_request_and_held() -> None:
     assert Spawn("worker.2") not in machine.ready("loader")
 
 
+def living(timeout: float = 60.0) -> Machine:
+    machine = Machine(shutdown=10.0, liveness=timeout)
+    machine.ready_all()
+    machine.carry_out(machine.policy.beat("worker.1", machine.pids["worker.1"], 0.0))
+    return machine
+
+
+def test_a_process_without_a_sign_of_life_says_what_it_does_and_is_killed() -> None:
+    machine = living()
+    assert machine.advance(59.0) == []
+    actions = machine.advance(1.0)
+    assert Abort("worker.1") in actions and "has shown no life for 60 s; killing it" in logs(actions)
+    assert machine.advance(policy.LAST_WORDS) == [Kill("worker.1")]
+    assert Spawn("worker.1") in machine.exit("worker.1")
+
+
+def test_signs_of_life_keep_a_process() -> None:
+    machine = living()
+    for _ in range(20):
+        assert machine.advance(59.0) == []
+        machine.carry_out(machine.policy.beat("worker.1", machine.pids["worker.1"], machine.now))
+    machine.exit("worker.1")  # its successor has yet to show the first
+    machine.ready("worker.1")
+    assert machine.advance(300.0) == []
+
+
+def test_nobody_is_killed_for_showing_no_life_when_nobody_looks_or_it_never_did() -> None:
+    assert living(timeout=0.0).advance(1000.0) == []
+    machine = living()
+    machine.carry_out(machine.policy.stop_slots(["worker.1"], 0.0))
+    assert Abort("worker.1") not in machine.advance(100.0)
+
+
 NAMES = [*(member.name for member in BESIDE), "worker.1~", "worker.2~", "worker.9", "loader"]
 EVENTS = st.lists(
     st.tuples(
@@ -609,7 +649,7 @@ def test_no_sequence_of_events_breaks_the_invariants(
 ) -> None:
     """Never two processes in a slot, no start after a stop, one end, within the deadline; see ``Machine``."""
     members = (*BESIDE[:2], *(member._replace(after="loader") for member in BESIDE[2:]), LOADER) if loads else BESIDE
-    machine = Machine(members, shutdown=shutdown)
+    machine = Machine(members, shutdown=shutdown, liveness=20.0)
     stopped_at: float | None = None
     for event, index, status, seconds in events:
         name = NAMES[index]
@@ -633,6 +673,8 @@ def test_no_sequence_of_events_breaks_the_invariants(
             machine.carry_out(machine.policy.add(BESIDE[3]._replace(name="worker.9"), machine.now))
         elif event == "remove" and "worker.9" in machine.policy.slots:
             machine.carry_out(machine.policy.remove("worker.9", machine.now))
+        elif event == "beat" and name in machine.pids:
+            machine.carry_out(machine.policy.beat(name, machine.pids[name], machine.now))
         elif event == "fail":
             machine.spawn_fails.add(name)
         else:
