@@ -9,6 +9,8 @@ from urllib.request import url2pathname
 from django.conf import settings
 from django.contrib.staticfiles import utils
 from django.contrib.staticfiles.views import serve
+from django.core.exceptions import SuspiciousOperation
+from django.core.handlers.exception import response_for_exception
 from django.http import Http404
 
 from procman.channels.handler import AsgiHandler, ViewConsumer
@@ -49,6 +51,8 @@ class StaticFilesHandler(AsgiHandler):
 
                 return debug.technical_404_response(request, error)
             return super().get_response(request)
+        except SuspiciousOperation as error:  # a path that leads out of the directories
+            return response_for_exception(request, error)
 
 
 class StaticFilesConsumer(ViewConsumer):

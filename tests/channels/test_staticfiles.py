@@ -34,6 +34,13 @@ def test_an_unknown_static_file_is_not_found(wrapper, debug):
         assert serve(wrapper, "/static/no/such.css")[0] == 404
 
 
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("path", ["/static/../../secret", "/static/..%2f..%2fsecret", "/static//etc/passwd"])
+def test_a_path_that_leads_out_of_the_static_files_is_refused(wrapper, path, debug):
+    with override_settings(DEBUG=debug):
+        assert serve(wrapper, path.replace("%2f", "/"))[0] in (400, 404)
+
+
 def test_debug_decides():
     assert type(consumer_for_project()) is ViewConsumer
     with override_settings(DEBUG=True):
