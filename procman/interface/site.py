@@ -174,7 +174,7 @@ class Site:
             "path": path,
             "status": status,
             "size": size,
-            "time_taken": duration,
+            "time_taken": round(duration, 6),
             "client": client,
             "request_id": request_id,
         }
