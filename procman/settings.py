@@ -120,6 +120,13 @@ class SupervisorSettings(_Settings):
         unit="seconds",
         minimum=0,
     )
+    max_rss: int = setting(
+        0,
+        "Memory of all processes of the site together; past it, three looks in a row, the largest worker is replaced "
+        "by a successor (0: no limit).",
+        unit="MiB",
+        minimum=0,
+    )
     preload: bool = setting(
         True,
         "Import the project once, in a process from which the workers are forked: they are there at once and share its "

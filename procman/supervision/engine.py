@@ -24,11 +24,12 @@ from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
 from procman.forking import ForkServer
 from procman.settings import ENV_BEAT, ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
-from procman.supervision import actions, policy, states
+from procman.supervision import actions, policy, states, usage
 from procman.supervision.console import Console
 from procman.supervision.formation import ProcessSpec
 from procman.supervision.listeners import listen_unix
 from procman.supervision.logring import LogRing
+from procman.supervision.memory import INTERVAL, MemoryWatch
 from procman.supervision.output import SYSTEM, build_prefix, build_prefixes, prefix_lines
 from procman.supervision.pipes import OutputPipes
 from procman.supervision.rpc import ControlServer
@@ -113,6 +114,9 @@ class Supervisor:
         self._names: dict[str, _Child] = {}
         self._turns: dict[str, int] = {}
         self._times: dict[str, tuple[float, float]] = {}  # wall clock: started, ended
+        self._memory = MemoryWatch(settings.max_rss * usage.MIB)
+        self._max_rss = settings.max_rss
+        self._oom_kills = usage.oom_kills()
         self._guardian: subprocess.Popen[bytes] | None = None
         self._guardian_fd: int | None = None
         self._interrupts = 0
@@ -240,6 +244,9 @@ class Supervisor:
             if control is not None and self._control_path:
                 await control.start(listen_unix(self._control_path))
             self._start_guardian()
+            self.log("INFO", usage.describe_limits())
+            if self._max_rss or usage.container_memory() is not None:
+                loop.call_later(INTERVAL, self._look_at_memory)
             self._do(self._policy.start(self._clock.monotonic()))
             return await self._done
         finally:
@@ -502,7 +509,46 @@ class Supervisor:
         self._times[child.name] = (self._times[child.name][0], self._clock.wall())
         # Its last words come before the line that says that it is dead.
         self._pipes.drain(self._prefixes[child.name])
+        if self._was_killed_for_memory(status):
+            text = "has killed a process for lack of memory: give it more, or fewer --workers, or --max-rss"
+            self.log("ERROR", f"{child.name} (pid {pid}) was probably that one: the kernel {text}")
         self._do(self._policy.exited(child.name, pid, status, self._clock.monotonic()))
+
+    # Memory.
+
+    def _look_at_memory(self) -> None:
+        if self._done.done() or self._policy.stopping:
+            return
+        self._loop.call_later(INTERVAL, self._look_at_memory)
+        container = usage.container_memory()
+        if container is not None and self._memory.is_worth_a_warning(container.used, container.limit):
+            self.log(
+                "WARNING",
+                f"this container uses {container.used // usage.MIB} MiB of its {container.limit // usage.MIB} MiB of "
+                "memory; past that the kernel kills processes: fewer --workers or --max-rss keep away from it",
+            )
+        if not self._max_rss:
+            return
+        used = usage.memory_of([os.getpid(), *self._children])
+        workers = {
+            child.name: used[pid]
+            for pid, child in self._children.items()
+            if pid in used and self._specs[child.name].kind.overlaps and not self._specs[child.name].kind.is_preloader
+            and self._policy.slots[child.name].state is State.RUNNING
+        }  # fmt: skip
+        name = self._memory.largest_of(workers, sum(used.values()))
+        if name is not None:
+            total = sum(used.values()) // usage.MIB
+            text = f"the site uses {total} MiB, over --max-rss {self._max_rss}; replacing {name}"
+            self.log("WARNING", f"{text} ({workers[name] // usage.MIB} MiB)")
+            self._do(self._policy.restart([name], self._clock.monotonic()))
+
+    def _was_killed_for_memory(self, status: int) -> bool:
+        """Whether the kernel has killed a process for lack of memory since the last look, and this may be it."""
+        if status != -signal.SIGKILL:
+            return False
+        before, self._oom_kills = self._oom_kills, usage.oom_kills()
+        return before is not None and self._oom_kills is not None and self._oom_kills > before
 
     def _start_guardian(self) -> None:
         if self._guardian_fd is not None:

@@ -46,3 +46,12 @@ def test_a_worker_that_holds_the_interpreter_says_where(project: Path) -> None:
     with running_site(project, "--workers", "1", "--liveness-timeout", "2") as site:
         assert Browser(site.url).get("/hang/?how=c", timeout=30).status == 502
         site.wait_for_line(r"worker\.1 +\| Fatal Python error: Aborted[\s\S]*in stuck")
+
+
+def test_the_largest_worker_is_replaced_when_the_site_uses_too_much_memory(project: Path) -> None:
+    with running_site(project, "--workers", "2", "--max-rss", "1") as site:
+        before = {site.pid_of(name) for name in ("worker.1", "worker.2")}
+        assert re.search(r"system +\| limits: \d+ open files", site.log)
+        site.wait_for_line(r"WARNING the site uses \d+ MiB, over --max-rss 1; replacing worker\.\d", 60)
+        wait_until(lambda: {site.pid_of(name) for name in ("worker.1", "worker.2")} != before, 20)
+        assert Browser(site.url).get("/").status == 200
