@@ -18,8 +18,8 @@ from procman.errors import ProcmanError
 IS_WINDOWS = os.name == "nt"
 
 _COMMANDS = (
-    "start", "status", "restart", "stop", "scale", "logs", "ctl", "check", "new", "interface", "worker", "layer",
-    "preloader",
+    "start", "status", "restart", "stop", "scale", "logs", "ctl", "export", "check", "new",
+    "interface", "worker", "layer", "preloader",
 )  # fmt: skip
 
 _HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.

@@ -30,6 +30,7 @@ from procman.supervision.formation import ProcessSpec
 from procman.supervision.listeners import listen_unix
 from procman.supervision.logring import LogRing
 from procman.supervision.memory import INTERVAL, MemoryWatch
+from procman.supervision.notify import READY, STOPPING, notify
 from procman.supervision.output import SYSTEM, build_prefix, build_prefixes, prefix_lines
 from procman.supervision.pipes import OutputPipes
 from procman.supervision.rpc import ControlServer
@@ -93,6 +94,8 @@ class Supervisor:
         self._templates = {spec.type: spec for spec in specs}
         self.ring = LogRing()
         self._environ = dict(os.environ if environ is None else environ)
+        # It is for this process: a child that would speak for the site would be believed.
+        self._notify_environ = {"NOTIFY_SOCKET": self._environ.pop("NOTIFY_SOCKET", "")}
         if color is None:
             color = os.isatty(stdout) and not self._environ.get("NO_COLOR") and self._environ.get("TERM") != "dumb"
         # Four signs of life within the time after which one is missed.
@@ -303,7 +306,9 @@ class Supervisor:
                 self.ring.forget(name)
             case actions.Announce():
                 self.log("INFO", self._ready_line)
+                notify(self._notify_environ, READY, f"STATUS={self._ready_line}")
             case actions.Quit(status):
+                notify(self._notify_environ, STOPPING)
                 if not self._done.done():
                     self._done.set_result(status)
         return []
