@@ -21,6 +21,7 @@ IS_SUPPORTED = sys.platform == "linux"
 FORK_TIMEOUT = 2.0
 _MAX_MESSAGE, _MAX_FDS = 256 * 1024, 16
 _PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _libc = ctypes.CDLL(None) if IS_SUPPORTED else None
 
 
@@ -67,7 +68,12 @@ class ForkServer:
 
 
 def report(control: socket.socket, unsafe: str) -> None:
-    """Tell the client's end that this process is loaded, and why it must not be forked, if so."""
+    """Tell the client's end that this process is loaded, and why it must not be forked, if so.
+
+    From here on it ends with its socket, when nobody needs another child: platforms signal every process at once.
+    """
+    for signum in _ENDING:
+        signal.signal(signum, signal.SIG_IGN)
     control.send(json.dumps({"unsafe": unsafe}).encode())
 
 
@@ -156,6 +162,8 @@ def _await_parent(parent: int) -> None:
 
 
 def _become(env: Mapping[str, str], names: Sequence[str], fds: Sequence[int]) -> None:
+    for signum in _ENDING:
+        signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
     stdout, *others = fds
     os.dup2(stdout, 1)
     os.dup2(stdout, 2)

@@ -146,7 +146,7 @@ def _types(
     if supervisor.preload and IS_SUPPORTED:
         preloader = [
             ProcessType("preloader", [*us, "preloader", *worker_flags], single=True, overlaps=True, is_needed=False,
-                        is_preloader=True)
+                        is_preloader=True, stop_phase=1, stops_by_lifetime=True)
         ]  # fmt: skip
     return [
         *layer,

@@ -296,6 +296,12 @@ class Supervisor:
                 if child is not None and child.lifetime_fd is not None:
                     os.close(child.lifetime_fd)
                     child.lifetime_fd = None
+                if child is not None and self._specs[name].kind.is_preloader:
+                    if child.fork_server is not None:
+                        child.fork_server.close()
+                        child.fork_server = None
+                    # One that still imports the project, or is not forked from, ends by the signal alone.
+                    self._signal(name, os.kill, signal.SIGTERM)
             case actions.Log(level, text):
                 self.log(level, text)
             case actions.Rename(name, to):

@@ -48,7 +48,7 @@ def test_requests_frames_and_groups_pass_and_the_password_is_nowhere_in_the_log(
         assert socket.recv(10) == other.recv(10) == "from a view"
         socket.send("background work")
         assert socket.recv(10) == "done: background work"
-    assert set(site.status()) == {"interface.1", "worker.1", "worker.2"}
+    assert set(site.status()) == {"interface.1", "preloader", "worker.1", "worker.2"}
     assert "2 connections per process" in site.log and "sesame" not in site.log
     names = [entry["name"] for entry in server.connections("procman-")]
     assert max(names.count(name) for name in names) <= 2, names
