@@ -29,7 +29,7 @@ from procman.supervision.console import Console
 from procman.supervision.formation import ProcessSpec
 from procman.supervision.listeners import listen_unix
 from procman.supervision.logring import LogRing
-from procman.supervision.memory import INTERVAL, MemoryWatch
+from procman.supervision.memory import MemoryWatch
 from procman.supervision.notify import READY, STOPPING, notify
 from procman.supervision.output import SYSTEM, build_prefix, build_prefixes, prefix_lines
 from procman.supervision.pipes import OutputPipes
@@ -249,7 +249,7 @@ class Supervisor:
             self._start_guardian()
             self.log("INFO", usage.describe_limits())
             if self._max_rss or usage.container_memory() is not None:
-                loop.call_later(INTERVAL, self._look_at_memory)
+                loop.call_later(self._memory.interval, self._look_at_memory)
             self._do(self._policy.start(self._clock.monotonic()))
             return await self._done
         finally:
@@ -530,7 +530,7 @@ class Supervisor:
     def _look_at_memory(self) -> None:
         if self._done.done() or self._policy.stopping:
             return
-        self._loop.call_later(INTERVAL, self._look_at_memory)
+        self._loop.call_later(self._memory.interval, self._look_at_memory)
         container = usage.container_memory()
         if container is not None and self._memory.is_worth_a_warning(container.used, container.limit):
             self.log(

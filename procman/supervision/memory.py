@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SAMPLES = 3
-INTERVAL = 10.0  # seconds between two
+INTERVAL, LIMIT_INTERVAL = 10.0, 2.0  # seconds between two looks; where there is a limit
 WARNING_SHARE = 0.9  # of the container's memory
 CALM_SHARE = 0.8  # below it a later rise is worth another warning
 
@@ -19,6 +19,7 @@ class MemoryWatch:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.interval = LIMIT_INTERVAL if limit else INTERVAL
         self._over = 0
         self._has_warned = False
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,11 @@ from tests.support.waiting import wait_until
 SOCKETS = 20
 
 
-@pytest.fixture(scope="module", params=["ipc", "redis"])
-def site(request: pytest.FixtureRequest, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    (project / "marks.jsonl").unlink(missing_ok=True)
-    with ExitStack() as stack:
-        layer = f"ipc://{tmp_path_factory.mktemp('layer')}/l.sock"
-        if request.param == "redis":
-            layer = stack.enter_context(running_redis()).url
-        yield stack.enter_context(running_site(project, "--workers", "2", environ={"PROCMAN_LAYER": layer}))
+@pytest.fixture(scope="module")
+def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    layer = f"ipc://{tmp_path_factory.mktemp('layer')}/l.sock"
+    with running_site(project, "--workers", "2", environ={"PROCMAN_LAYER": layer}) as site:
+        yield site
 
 
 def run(site: Site, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -63,7 +60,19 @@ def asking(site: Site) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_restart_under_load_fails_no_request_and_closes_no_socket(site: Site) -> None:
+@pytest.mark.parametrize("kind", ["ipc", "redis"])
+def test_a_restart_under_load_fails_no_request_and_closes_no_socket(
+    project: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    if kind == "ipc":
+        restart_under_load(request.getfixturevalue("site"))
+        return
+    with running_redis() as redis, running_site(project, environ={"PROCMAN_LAYER": redis.url}) as site:
+        restart_under_load(site)
+
+
+def restart_under_load(site: Site) -> None:
+    """Restart all workers twice while sockets talk and requests are made."""
     before = {name: site.pid_of(name) for name in ("worker.1", "worker.2", "interface.1")}
     log = len(site.log)
     with talking(site.ws_url, SOCKETS) as talkers, asking(site):
