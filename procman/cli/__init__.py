@@ -18,7 +18,7 @@ from procman.errors import ProcmanError
 IS_WINDOWS = os.name == "nt"
 
 _COMMANDS = (
-    "start", "status", "restart", "stop", "scale", "logs", "ctl", "export", "check", "new",
+    "start", "status", "restart", "stop", "scale", "logs", "top", "ctl", "export", "check", "new",
     "interface", "worker", "layer", "preloader",
 )  # fmt: skip
 
@@ -37,6 +37,7 @@ Examples:
     channels-run status                       what is running, from another terminal
     channels-run restart                      workers with the code as it is now; sockets stay open
     channels-run logs -f worker.2             what one process prints
+    channels-run top                          processes, CPU, memory and messages, live
     channels-run scale worker=4               more workers, now
     channels-run stop                         everything
     channels-run check                        what would go wrong, before it does

@@ -1,11 +1,18 @@
 """A running site from another terminal: restart, stop, start, scale, logs, and supervisorctl."""
 
 import concurrent.futures
+import fcntl
+import os
+import pty
 import re
+import select
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +149,40 @@ def test_the_log_is_read_and_followed(site: Site) -> None:
         wait_until(is_seen, 20)
         follower.kill()
     assert b"GET /nowhere/ 404" in found[0]
+
+
+def test_top_shows_the_site_once_where_there_is_no_terminal(site: Site) -> None:
+    shown = run(site, "top", "--interval", "0.2").stdout
+    assert re.search(r"^0 sockets +\d+ messages/s +0 wait +0 in flight", shown)
+    assert re.search(r"worker\.1 +\d+ +RUNNING +\S+( s)? +\d+ +\d+ +\d+\n", shown)
+
+
+def test_top_is_looked_at_and_used_in_a_terminal(site: Site) -> None:
+    before = site.pid_of("worker.2")
+    main, side = pty.openpty()
+    fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    command = [sys.executable, "-m", "procman", "top", "--interval", "0.2"]
+    environ = site.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, cwd=site.directory, env=environ, stdin=side, stdout=side, stderr=side) as process:
+        os.close(side)
+        seen = b""
+
+        def read_until(text: bytes) -> None:
+            nonlocal seen
+            end = time.monotonic() + 20
+            while text not in seen:
+                assert time.monotonic() < end and select.select([main], [], [], 20)[0], seen[-3000:]
+                seen += os.read(main, 65536)
+
+        read_until(b"worker.2")
+        for _ in range(10):
+            os.write(main, b"j")  # down to the last line
+        os.write(main, b"r")
+        read_until(b"restart worker.2: done")
+        assert site.pid_of("worker.2") != before
+        os.write(main, b"q")
+        assert process.wait(10) == 0
+    os.close(main)
 
 
 def test_supervisorctl_controls_it_and_so_does_our_own(site: Site) -> None:
