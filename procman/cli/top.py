@@ -81,20 +81,11 @@ class Site:
 
     def look(self) -> Sample:
         """Everything, now. Raises NotRunning."""
-        import psutil
-
-        from procman.supervision import control
+        from procman.supervision import control, usage
 
         processes = control.status(self._path)["processes"]
-        cpu, memory = {}, {}
-        for pid in (each["pid"] for each in processes if each["pid"]):
-            try:
-                process = psutil.Process(pid)
-                times, usage = process.cpu_times(), process.memory_full_info()
-            except psutil.Error:
-                continue
-            cpu[pid] = times.user + times.system
-            memory[pid] = int(getattr(usage, "pss", 0) or usage.rss)
+        pids = [each["pid"] for each in processes if each["pid"]]
+        cpu, memory = usage.cpu_of(pids), usage.memory_of(pids)
         lines, _ = control.logs(self._path, [], follow=False)
         plain = [_ESCAPES.sub(b"", line) for line in lines]
         errors = [line.decode(errors="replace").rstrip() for line in plain if _TROUBLE.search(line)][-ERRORS:]

@@ -38,6 +38,20 @@ def memory_of(pids: Iterable[int]) -> dict[int, int]:
     return found
 
 
+def cpu_of(pids: Iterable[int]) -> dict[int, float]:
+    """Seconds of a processor that each process that is there has used."""
+    import psutil
+
+    found = {}
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        found[pid] = times.user + times.system
+    return found
+
+
 def container_memory(v2: Path = _V2, v1: Path = _V1) -> Memory | None:
     """The limit of this process's container and what it uses; None without a limit."""
     for limit_path, used_path in (

@@ -21,7 +21,8 @@ def test_memory_is_that_of_the_processes_that_are_there() -> None:
         found: dict[int, int] = {}
         while found.get(child.pid, 0) < 30_000_000:
             found = usage.memory_of([os.getpid(), child.pid, 2**22 + 1])
-        assert set(found) == {os.getpid(), child.pid}
+        assert set(found) == set(usage.cpu_of([os.getpid(), child.pid, 2**22 + 1])) == {os.getpid(), child.pid}
+        assert usage.cpu_of([os.getpid()])[os.getpid()] > 0
         assert child.stdin is not None
         child.stdin.close()
 
