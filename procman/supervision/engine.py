@@ -39,6 +39,7 @@ from procman.supervision.spawn import become_subreaper, spawn
 from procman.supervision.states import ProcessInfo, State
 
 MAX_COUNT = 512  # processes of a type
+PAUSE = 1.0  # seconds that a timer is late by when this process was stopped; a busy one is not as late
 _GUARDIAN = str(Path(__file__).with_name("guardian.py"))
 
 
@@ -124,6 +125,7 @@ class Supervisor:
         self._guardian_fd: int | None = None
         self._interrupts = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def run(self) -> int:
         """Run the formation to its end; the exit status (see ``states``)."""
@@ -270,11 +272,16 @@ class Supervisor:
         changed.set_result(None)
         deadline = self._policy.deadline()
         if deadline is not None and not self._done.done():
-            delay = max(0.0, deadline - self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._due = max(deadline, now)
+            delay = self._due - now
             self._timer = self._loop.call_later(delay, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
+        late = self._clock.monotonic() - self._due
+        if late > PAUSE:
+            self._policy.paused(late)
         # After a pause of this process itself (SIGSTOP) signs of life of the others wait unread.
         for child in list(self._children.values()):
             if child.ready_fd >= 0:

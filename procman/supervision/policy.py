@@ -194,6 +194,14 @@ class Policy:
             slot.beat_at = now
         return []
 
+    def paused(self, seconds: float) -> None:
+        """This process itself did not run for so long (SIGSTOP, a frozen container): nobody could be heard."""
+        for slot in self.slots.values():
+            if slot.beat_at is not None:
+                slot.beat_at += seconds
+            if slot.state is State.STARTING and slot.timer is not None:
+                slot.timer += seconds
+
     def exited(self, name: str, pid: int, status: int, now: float) -> list[Action]:
         """*pid* is dead and its group killed; *status* is negative for a signal."""
         slot = self.slots[name]

@@ -606,6 +606,17 @@ def test_signs_of_life_keep_a_process() -> None:
     assert machine.advance(300.0) == []
 
 
+def test_a_pause_of_the_supervisor_itself_is_nobody_elses_silence() -> None:
+    machine = living()
+    machine.exit("worker.2")
+    machine.now = 1000.0
+    machine.policy.paused(995.0)
+    assert machine.carry_out(machine.policy.tick(machine.now)) == []
+    assert machine.advance(54.0) == []
+    actions = machine.advance(1.0)
+    assert Abort("worker.1") in actions and Kill("worker.2") in actions
+
+
 def test_nobody_is_killed_for_showing_no_life_when_nobody_looks_or_it_never_did() -> None:
     assert living(timeout=0.0).advance(1000.0) == []
     machine = living()
