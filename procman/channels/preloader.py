@@ -40,6 +40,7 @@ def run_preloader(settings: Any, control_fd: int, only: Iterable[str] = (), excl
     before = _shared_fds()
     worker, channels = load_worker(settings, tuple(only), tuple(exclude))
     _close_databases()
+    _begin_layers_anew()
     gc.collect()
     gc.freeze()  # what the collector does not look at, it does not write to: it stays shared
     unsafe = describe_unsafe(before)
@@ -48,6 +49,7 @@ def run_preloader(settings: Any, control_fd: int, only: Iterable[str] = (), excl
         logger.info("project loaded; workers are forked from here")
     announce_ready()
     if serve(control):
+        _begin_layers_anew()  # connections bear the name of their process
         return run_loaded(worker, channels, settings)
     return 0
 
@@ -92,6 +94,15 @@ def _shared_fds() -> set[int]:
             if str(entry.readlink()).startswith(_SHARED):
                 found.add(int(entry.name))
     return found
+
+
+def _begin_layers_anew() -> None:
+    from procman.channels.asgi import channel_layers
+
+    for layer in channel_layers.backends.values():
+        close = getattr(layer, "close", None)
+        if close is not None:
+            close()
 
 
 def _close_databases() -> None:
