@@ -80,6 +80,19 @@ class Mirror:
 
 
 @dataclass(slots=True)
+class Withdraw:
+    """The client has left before the application answered: its connect is not wanted any more, if nobody runs it."""
+
+
+@dataclass(slots=True)
+class AcceptLate:
+    """The application accepts a socket whose client has left meanwhile: the layer owes it a disconnect."""
+
+    order: int
+    session: bytes
+
+
+@dataclass(slots=True)
 class Count:
     """Count that the limit of this setting slowed the socket down or ended it."""
 
@@ -95,18 +108,7 @@ class Report:
 
 
 Action = (
-    Offer
-    | Accept
-    | Refuse
-    | Write
-    | Ping
-    | Close
-    | Abort
-    | PauseReading
-    | ResumeReading
-    | End
-    | Mirror
-    | Count
-    | Report
-)
+    Offer | Accept | AcceptLate | Refuse | Withdraw | Write | Ping | Close | Abort | PauseReading | ResumeReading | End
+    | Mirror | Count | Report
+)  # fmt: skip
 NOTHING: list[Action] = []

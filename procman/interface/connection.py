@@ -20,6 +20,7 @@ from procman.interface.actions import (
     NOTHING,
     Abort,
     Accept,
+    AcceptLate,
     Action,
     Close,
     Count,
@@ -31,12 +32,14 @@ from procman.interface.actions import (
     Refuse,
     Report,
     ResumeReading,
+    Withdraw,
     Write,
 )
 from procman.interface.messages import SocketReply
 from procman.layers import sessions
 
-CLOSE_TIMEOUT = 5.0  # seconds a client has to answer our close frame, as long as browsers take to give up
+# Seconds a client has to answer our close frame. At a stop its disconnect has to run in the time that is left.
+CLOSE_TIMEOUT = 3.0
 ABNORMAL = 1006  # RFC 6455, 7.1.5: the connection ended without a close frame
 BURST = 1.0  # seconds of messages at the highest rate that may come at once
 HELD_REPLIES = 64  # group messages kept for a socket whose accept is still to come
@@ -155,6 +158,9 @@ class Connection:
         """The client's close frame came (*code*, *reason*) or the connection has gone (0)."""
         if self.state is State.CLOSED:
             return NOTHING
+        if self.state is State.CONNECTING:
+            self.close_code = ABNORMAL
+            return self._leave()
         self.state = State.CLOSED
         self.close_reason = reason
         self.close_code = code or self.close_code or ABNORMAL
@@ -167,6 +173,10 @@ class Connection:
         """A reply to this socket: the handshake table of 1.x while connecting, then data and close."""
         if self.state is State.OPEN:
             return self._send(reply, now)
+        if self.state is State.CLOSED and not (self.accepted or self.ended) and (reply.accept or reply.has_content):
+            # What its connect consumer sets up, a disconnect consumer has to take down.
+            self.accepted, self.close_code = True, self.close_code or ABNORMAL
+            return [AcceptLate(self.order - 1, self.session)]
         if self.state is not State.CONNECTING:
             return NOTHING
         if reply.accept is False:
@@ -236,6 +246,8 @@ class Connection:
             if reason == "lost":
                 return self._refuse(500, "The application failed on this WebSocket.")
             return self._refuse(503, "The application is too busy for this WebSocket.")
+        if self.state is State.CLOSED and not self.accepted:
+            return self._end_when_done()
         dropped = len(self.waiting) if self.waiting else 0
         self.waiting, self.waiting_bytes = None, 0
         text = f"its frame {self.order - 1} failed ({reason}); closing it with 1011"
@@ -249,7 +261,7 @@ class Connection:
     def close(self, code: int, now: float, reason: str = "") -> list[Action]:
         """End the socket from our side."""
         if self.state is State.CONNECTING:
-            return self._refuse(503, "The server is stopping.")
+            return [Refuse(503, "The server is stopping."), *self._leave()]
         if self.state is not State.OPEN:
             return NOTHING
         self.state = State.CLOSING
@@ -293,7 +305,8 @@ class Connection:
                 )
                 return [
                     Report("WARNING", text),
-                    *self._refuse(503, "The application did not answer in time.", "handshake_timeout"),
+                    Refuse(503, "The application did not answer in time.", "handshake_timeout"),
+                    *self._leave(),
                 ]
         elif self.state is State.CLOSING and now - self.since >= CLOSE_TIMEOUT:
             return [Abort(), *self.lost()]
@@ -356,10 +369,16 @@ class Connection:
             actions += self.close(reply.close, now, reply.reason)
         return actions
 
-    def _refuse(self, status: int, text: str, limit: str = "") -> list[Action]:
+    def _refuse(self, status: int, text: str) -> list[Action]:
         self.state = State.CLOSED
         self.held = None
-        return [Refuse(status, text, limit), *self._end_when_done()]
+        return [Refuse(status, text), *self._end_when_done()]
+
+    def _leave(self) -> list[Action]:
+        """No handshake comes of it. A connect consumer that runs may accept all the same: its end is waited for."""
+        self.state = State.CLOSED
+        self.held = None
+        return [Withdraw()] if self.unfinished else self._end_when_done()
 
     def _end_when_done(self) -> list[Action]:
         if self.ended or (self.accepted and (self.unfinished or self.waiting)):

@@ -108,6 +108,11 @@ class Replies:
         if self.offers.pop(offer_id, None) is not None:
             self.layer.withdraw(offer_id)
 
+    def retract(self, offer_id: int) -> None:
+        """The client of this offer has left: its end is still told, ``"withdrawn"`` if no worker has begun with it."""
+        if offer_id in self.offers:
+            self.layer.withdraw(offer_id)
+
     def settle(self, offer_id: int) -> None:
         """The response to this offer has begun: no second worker may give one."""
         found = self.offers.get(offer_id)
@@ -187,7 +192,8 @@ class Replies:
         """An offer will not be worked on."""
         found = self.offers.pop(offer_id, None)
         if found is not None:
-            self.counters.failed(reason)
+            if reason != "withdrawn":
+                self.counters.failed(reason)
             found[1].on_failed(reason)
 
     def on_begun(self, offer_id: int) -> None:

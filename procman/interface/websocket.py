@@ -297,13 +297,18 @@ class WebSocketProtocol(WritingProtocol):
             self._log(access.DISCONNECT, str(action.code))
             disconnect = build_disconnect(self.reply_channel, self.path, action.code, action.order, action.reason)
             self._name(disconnect)
-        elif self.connection.unfinished:
-            # Its connect consumer would set up what no disconnect consumer takes down.
-            self.site.replies.withdraw(self.offer_id)
         self.site.replies.socket_count -= 1
         self.site.replies.end(self, disconnect, self.connection.session)
 
     def _do_mirror(self, action: actions.Mirror) -> None:
+        opened = OpenSocket(self.reply_channel, self.path, action.order, action.session)
+        self.site.replies.layer.socket_opened(opened)
+
+    def _do_withdraw(self, action: actions.Withdraw) -> None:
+        self.site.replies.retract(self.offer_id)
+
+    def _do_accept_late(self, action: actions.AcceptLate) -> None:
+        self.site.counters.sockets_opened += 1
         opened = OpenSocket(self.reply_channel, self.path, action.order, action.session)
         self.site.replies.layer.socket_opened(opened)
 
@@ -478,6 +483,8 @@ _DO: dict[type, Callable[[WebSocketProtocol, Any], None]] = {
     actions.ResumeReading: WebSocketProtocol._do_resume,
     actions.End: WebSocketProtocol._do_end,
     actions.Mirror: WebSocketProtocol._do_mirror,
+    actions.Withdraw: WebSocketProtocol._do_withdraw,
+    actions.AcceptLate: WebSocketProtocol._do_accept_late,
     actions.Count: WebSocketProtocol._do_count,
     actions.Report: WebSocketProtocol._do_report,
 }

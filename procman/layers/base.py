@@ -227,7 +227,7 @@ class InterfaceHandler(Protocol):
         """
 
     def on_failed(self, offer_id: int, reason: str) -> None:
-        """An offer will not be worked on: ``"full"``, ``"expired"``, ``"lost"`` (its workers died)."""
+        """An offer will not be worked on: ``"full"``, ``"expired"``, ``"lost"`` (its workers died), ``"withdrawn"``."""
 
     def on_begun(self, offer_id: int) -> None:
         """Report this offer as begun from now on.
@@ -339,7 +339,7 @@ class AsyncChannelLayer:
         raise NotImplementedError
 
     def withdraw(self, offer_id: int) -> None:
-        """The client of an HTTP offer has left: drop it if no worker has it; no callback follows."""
+        """The client of an offer has left: drop it if no worker has it. ``on_failed`` says ``"withdrawn"`` then."""
         raise NotImplementedError
 
     def settle(self, offer_id: int) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from procman.interface.actions import (
     Abort,
     Accept,
+    AcceptLate,
     Close,
     Count,
     End,
@@ -18,6 +19,7 @@ from procman.interface.actions import (
     Refuse,
     Report,
     ResumeReading,
+    Withdraw,
     Write,
 )
 from procman.interface.connection import CLOSE_TIMEOUT, HELD_REPLIES, Connection, Limits, State
@@ -236,7 +238,23 @@ def test_frames_after_our_close_frame_are_dropped_and_reading_resumes_for_the_an
 
 
 def test_a_socket_that_was_never_accepted_ends_without_a_disconnect():
-    assert connecting().lost() == [End(1006, None)]
+    socket = connecting()
+    assert socket.lost() == [Withdraw()]
+    assert socket.failed("withdrawn", 0.0) == [End(1006, None)]
+    socket = connecting()
+    socket.lost()
+    assert socket.finished(None) == [End(1006, None)]
+
+
+@pytest.mark.parametrize("leave", [lambda s: s.lost(), lambda s: s.close(1012, 0.0), lambda s: s.tick(20.0)])
+def test_a_socket_that_is_accepted_after_its_client_has_left_has_a_disconnect(leave):
+    socket = connecting()
+    assert leave(socket)[-1] == Withdraw()
+    assert socket.reply(SocketReply(accept=True), 20.0) == [AcceptLate(0, b"")]
+    assert socket.reply(SocketReply(frame=b"x", has_content=True), 20.0) == []
+    assert socket.group(SocketReply(frame=b"x"), 20.0) == []
+    assert socket.finished(b"session") == [End(1006, 1)]
+    assert socket.session == b"session"
 
 
 def test_a_connect_consumer_without_an_answer_is_waited_for_until_the_handshake_timeout():
@@ -389,7 +407,7 @@ def test_whatever_happens_frames_run_in_order_once_each_and_the_end_comes_once(e
                     out += 1
                     assert out == 1, "two offers at once"
                     offered.append((order, data))
-                case Accept():
+                case Accept() | AcceptLate():
                     assert not accepted and not ends
                     accepted = True
                 case Write():

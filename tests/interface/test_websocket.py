@@ -168,8 +168,31 @@ def test_a_client_that_leaves_before_the_answer_withdraws_its_connect_and_has_no
     with site.raw(HANDSHAKE + b"\r\n"):
         offer, _ = site.layer.take("websocket.connect")
     assert site.layer.withdrawn.get(timeout=5) == offer.id
-    site.layer.finish(offer, {"accept": True})
-    assert site.layer.ended == [offer.reply_channel] and site.layer.opened == []
+    site.layer.fail(offer, "withdrawn")
+    wait_until(lambda: site.layer.ended == [offer.reply_channel])
+    assert site.layer.opened == [] and not site.server.replies.clients
+
+
+def test_a_connect_consumer_that_accepts_a_client_which_has_left_is_followed_by_the_disconnect(site):
+    with site.raw(HANDSHAKE + b"\r\n"):
+        offer, _ = site.layer.take("websocket.connect")
+    assert site.layer.withdrawn.get(timeout=5) == offer.id
+    assert site.layer.ended == [] and offer.reply_channel in site.server.replies.clients
+    site.layer.finish(offer, {"accept": True}, session=b"s")
+    disconnect, message = site.layer.take("websocket.disconnect")
+    assert (message["order"], message["code"], disconnect.session) == (1, 1006, b"s")
+    assert [opened.reply_channel for opened in site.layer.opened] == [offer.reply_channel]
+    counters = site.server.site.counters
+    assert (counters.sockets_opened, counters.sockets_open) == (1, 0)
+
+
+def test_a_connect_consumer_that_refuses_a_client_which_has_left_is_followed_by_nothing(site):
+    with site.raw(HANDSHAKE + b"\r\n"):
+        offer, _ = site.layer.take("websocket.connect")
+    assert site.layer.withdrawn.get(timeout=5) == offer.id
+    site.layer.finish(offer, {"accept": False})
+    wait_until(lambda: site.layer.ended == [offer.reply_channel])
+    assert site.layer.opened == [] and site.layer.offers.empty()
 
 
 def test_no_answer_in_time_is_503():

@@ -124,9 +124,7 @@ class InterfaceSuite:
         interface.heard("failed", count=3)
         assert sorted(interface.all("failed")[1:]) == [(first, "expired"), (second, "expired")]
 
-    def test_a_withdrawn_offer_is_not_taken_and_nothing_is_heard_of_it(
-        self, interface: RecordingInterface, layer: Any
-    ) -> None:
+    def test_a_withdrawn_offer_is_not_taken_and_that_is_told(self, interface: RecordingInterface, layer: Any) -> None:
         number = interface.offer("http.request", {"n": 1}, bounded=True)
         interface.loop.call(interface.layer.withdraw, number)
         kept = interface.offer("http.request", {"n": 2}, bounded=True)
@@ -135,7 +133,8 @@ class InterfaceSuite:
         layer.finish(delivery)
         layer.take(CHANNELS, 0)
         assert interface.heard("finished")[0] == kept
-        assert interface.all("finished") == [(kept, None)] and interface.all("failed") == []
+        assert interface.heard("failed") == (number, "withdrawn")
+        assert interface.all("finished") == [(kept, None)] and len(interface.all("failed")) == 1
 
     # -- workers that die ---------------------------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ class Offers(Finishes):
         if entry is not None and entry.holder is None and entry.key not in self.waiting:
             self._held.pop(entry.key, None)
             self.switch.unqueue(entry)
-            self._ended(entry, "dropped", now)
+            self._ended(entry, "withdrawn", now)
 
     def settle(self, peer: Peer, now: float, number: int) -> None:
         """The response to offer *number* has begun: a second one would follow if another worker got it."""

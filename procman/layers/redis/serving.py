@@ -165,8 +165,13 @@ class ServingSession(AsyncSession):
 
     def withdraw(self, offer_id: int) -> None:
         """The client of an offer has left."""
-        channel = self._channels.pop(offer_id, None)
-        if channel is not None and not self._outbox.withdraw(offer_id):
+        channel = self._channels.get(offer_id)
+        if channel is None:
+            return
+        if self._outbox.withdraw(offer_id):
+            del self._channels[offer_id]
+            asyncio.get_running_loop().call_soon(self._handler.on_failed, offer_id, "withdrawn")
+        else:
             self._tell((b"W", offer_id, channel))
 
     def settle(self, offer_id: int) -> None:

@@ -22,7 +22,9 @@ WARM, IDLE = 2000, 10_000  # sockets between which memory is measured
 STORM, STORM_LIMIT = 15_000, 30.0
 NAN = float("nan")
 _HERE = Path(__file__).parent
-_MANY = ("--max-sockets", "19000", "--max-connections", "19500")
+_MANY = (
+    "--max-sockets", "19000", "--max-connections", "19500", "--max-connections-per-address", "19500"
+)  # fmt: skip
 _OURS_MANY = Server("procman, 2 workers", (*OURS.command, *_MANY))
 _WEBSOCKETS = Server(
     "websockets, one process", (str(PEERS / "python"), str(_HERE / "peers.py"), "websockets", "{port}")

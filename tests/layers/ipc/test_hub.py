@@ -404,7 +404,7 @@ def test_a_withdrawn_offer_is_not_handed_out(bench: Bench) -> None:
     bench.offer(peer, 1, "http.request", bounded=True)
     bench.say(peer, frames.WITHDRAW, 1)
     assert bench.deliver(taker, "http.request") is None
-    assert bench.heard(peer) == []
+    assert bench.heard(peer) == [(frames.FAILED, 1, "withdrawn")]
 
 
 def test_a_finish_reaches_its_interface_as_one_frame_behind_the_sends_to_others(bench: Bench) -> None:

@@ -78,7 +78,8 @@ handlers.W = {2, function(i)
     local _, _, _, _, _, _, found = struct.unpack('>dddBBBs', raw)
     if found == id then
       call('LREM', key, 1, raw)
-      call('HDEL', o, ARGV[i])
+      call('HSET', o, ARGV[i], '')
+      tell(interface, 'X', ARGV[i], 'W', 'withdrawn')
       return
     end
   end

@@ -12,6 +12,7 @@ from procman.channels.sessions import channel_session
 @channel_session
 def ws_connect(message):
     """Accept, join the group, remember the path."""
+    mark("connect", path=message["path"])
     message.channel_session["path"] = message["path"]
     message.channel_session["count"] = 0
     message.reply_channel.send({"accept": True})
