@@ -50,7 +50,10 @@ def test_a_child_belongs_to_the_client_has_its_descriptors_and_its_environment(
         os.close(out_write)
         os.close(ready_write)
         assert os.read(ready, 1) == b"1"
-        assert os.read(out, 1000) == f"child {name} True\n".encode()
+        said = b""
+        while not said.endswith(b"\n"):  # it prints a word at a time
+            said += os.read(out, 1000)
+        assert said == f"child {name} True\n".encode()
         assert psutil.Process(pid).ppid() == os.getpid() != process.pid
         os.kill(pid, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
