@@ -7,6 +7,7 @@ per child on a socket of whole messages; descriptors travel with the request.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 IS_SUPPORTED = sys.platform == "linux"
 # A fork of a large project takes milliseconds. Who does not answer within this time is stopped, or gone.
@@ -23,6 +25,13 @@ _MAX_MESSAGE, _MAX_FDS = 256 * 1024, 16
 _PR_SET_PDEATHSIG = 1
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _libc = ctypes.CDLL(None) if IS_SUPPORTED else None
+
+
+class Report(NamedTuple):
+    """What a server says of what it has loaded: why it must not be forked ("" if it may be), and news for others."""
+
+    unsafe: str
+    news: Mapping[str, Any]
 
 
 class ForkServer:
@@ -46,12 +55,13 @@ class ForkServer:
         self._ours.close()
         self._theirs.close()
 
-    def verdict(self) -> str:
-        """Why the server says, once it is ready, that it must not be forked; "" if it may be."""
+    def report(self) -> Report:
+        """What the server says, once it is ready or has ended."""
         try:
-            return str(json.loads(self._ours.recv(_MAX_MESSAGE))["unsafe"])
+            said = json.loads(self._ours.recv(_MAX_MESSAGE))
+            return Report(str(said["unsafe"]), said["news"] or {})
         except (OSError, ValueError, KeyError) as error:
-            return f"it does not answer ({error})"
+            return Report(f"does not answer ({error})", {})
 
     def fork(self, env: Mapping[str, str], stdout: int, fds: Mapping[str, int]) -> int:
         """The pid of a child whose environment has *env* too, and the numbers of *fds* under their names.
@@ -67,14 +77,20 @@ class ForkServer:
         return int(answer)
 
 
-def report(control: socket.socket, unsafe: str) -> None:
-    """Tell the client's end that this process is loaded, and why it must not be forked, if so.
+def report(control: socket.socket, unsafe: str, news: Mapping[str, Any]) -> None:
+    """Tell the client's end that this process is loaded, why it must not be forked, if so, and the *news*.
 
     From here on it ends with its socket, when nobody needs another child: platforms signal every process at once.
     """
     for signum in _ENDING:
         signal.signal(signum, signal.SIG_IGN)
-    control.send(json.dumps({"unsafe": unsafe}).encode())
+    send_report(control, Report(unsafe, news))
+
+
+def send_report(control: socket.socket, said: Report) -> None:
+    """Tell the client's end what is to be known; it may have gone."""
+    with contextlib.suppress(OSError):
+        control.send(json.dumps(said._asdict()).encode())
 
 
 def serve(control: socket.socket) -> bool:

@@ -23,7 +23,9 @@ ENV_NAME = "PROCMAN_NAME"  # the process's name in the formation, such as worker
 ENV_RUN = "PROCMAN_RUN"  # random text, the same for all processes of one run of a supervisor
 ENV_LIFETIME_FD = "PROCMAN_LIFETIME_FD"  # read end of a pipe that reaches its end when the supervisor is gone
 ENV_READY_FD = "PROCMAN_READY_FD"  # write end of a pipe: one byte says that the process is ready
+ENV_NEWS_FD = "PROCMAN_NEWS_FD"  # read end of a pipe on which an interface hears of changed code
 ENV_BEAT = "PROCMAN_BEAT"  # seconds between the signs of life of a worker; 0: none are wanted
+ENV_LOG_FORMAT = "PROCMAN_LOG_FORMAT"  # json: log records are JSON objects; a setting of the supervisor, too
 # Those that runserver sets for the process that it starts again with each change of the code.
 ENV_KEEPER_FD = "PROCMAN_KEEPER_FD"  # socket to the process that keeps the browsers' sockets
 ENV_KEEPER_LAYER = "PROCMAN_KEEPER_LAYER"  # address at which that one serves a project whose layer is in memory
@@ -39,9 +41,14 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    several: bool = False,
 ) -> Any:
-    """A dataclass field with what the command line and the documentation need to know of it."""
+    """A dataclass field with what the command line and the documentation need to know of it.
+
+    *several*: its flag may be given several times; the values are joined by commas.
+    """
     metadata = {"help": help, "unit": unit, "env": env, "minimum": minimum, "maximum": maximum, "choices": choices}
+    metadata["several"] = several
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -49,8 +56,10 @@ class _Settings:
     """What all settings classes share."""
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **values: Any) -> Self:
-        """Settings from *values* (None: not given), then the environment, then the defaults.
+    def load(
+        cls, environ: Mapping[str, str] | None = None, defaults: Mapping[str, Any] | None = None, **values: Any
+    ) -> Self:
+        """Settings from *values* (None: not given), then the environment, then *defaults*, then those of the class.
 
         Raises:
             ConfigurationError: a value is out of its range or an environment variable does not parse.
@@ -64,6 +73,8 @@ class _Settings:
             if value is None and variable and environ.get(variable):
                 value = _parse(environ[variable], field.default, variable)
                 name = f"environment variable {variable}"
+            if value is None:
+                value = (defaults or {}).get(field.name)
             if value is None:
                 continue
             low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
@@ -141,14 +152,63 @@ class SupervisorSettings(_Settings):
     startup_timeout: float = setting(
         60.0, "A process that is not ready after this long is killed and counts as failed.", unit="seconds", minimum=1
     )
+    overlap: bool = setting(
+        True,
+        "A worker that is restarted goes when its successor is ready. Without that it goes first, for hosts that have "
+        "little memory.",
+    )
+    reload: bool = setting(
+        False,
+        "For development: when a file of the project changes, the workers are started anew; sockets stay open, and "
+        "messages wait for the new code.",
+    )
+    reload_dir: str = setting("", "Directory to watch beside that of the project.", several=True)
+    reload_include: str = setting("*.py,*.html,*.mo", "Names of files that a reload follows.", several=True)
+    procfile: str = setting(
+        "",
+        "File whose other lines (css: npm run watch) run beside the site; in it PORT goes up by 100 from the port of "
+        "the site.",
+    )
+    count: str = setting(
+        "", "Copies of process types, such as css=0,celery=2; the default is 1 of each line of the Procfile.",
+        several=True,
+    )  # fmt: skip
+    platform: str = setting(
+        "auto",
+        "Whose conventions are the defaults: heroku, render, fly, railway, dokku, docker, kubernetes, systemd; none of "
+        "them, or the one that is recognised.",
+        env="PROCMAN_PLATFORM",
+    )
+    log_format: str = setting(
+        "text",
+        "Lines of the merged log for people, as JSON objects, or as logfmt.",
+        env=ENV_LOG_FORMAT,
+        choices=("text", "json", "logfmt"),
+    )
+    log_level: str = setting(
+        "debug",
+        "Lines of a lower level are not printed; a line that names none counts as info.",
+        env="PROCMAN_LOG_LEVEL",
+        choices=("debug", "info", "warning", "error"),
+    )
+    log_max_line: int = setting(
+        MIB, "Longer lines of the log are cut into pieces of this size.", unit="bytes", minimum=256, maximum=16 * MIB
+    )
+    log_dir: str = setting("", "Directory in which each process has a file of its lines, too.")
+    log_max_bytes: int = setting(
+        10 * MIB, "Size at which such a file is put aside, as NAME.log.1.", unit="bytes", minimum=4096
+    )
+    log_backups: int = setting(3, "Files put aside that are kept of each process.", minimum=0, maximum=100)
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **values: Any) -> Self:
+    def load(
+        cls, environ: Mapping[str, str] | None = None, defaults: Mapping[str, Any] | None = None, **values: Any
+    ) -> Self:
         """As for every settings class; PORT set by a platform also opens the address to the outside."""
         environ = os.environ if environ is None else environ
         if values.get("bind") is None and environ.get("PORT"):
             values["bind"] = "0.0.0.0"
-        return super().load(environ, **values)
+        return super().load(environ, defaults, **values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,6 +398,11 @@ class LayerSettings(_Settings):
     )
 
 
+def drain_timeout(shutdown_timeout: float) -> float:
+    """Seconds that a stop of *shutdown_timeout* leaves to requests in progress; the rest is for what comes after."""
+    return shutdown_timeout - 2 if shutdown_timeout >= 3 else shutdown_timeout / 4
+
+
 @dataclasses.dataclass(frozen=True)
 class ProjectConfiguration:
     """What processes without Django must know of a project, as plain data.
@@ -359,6 +424,10 @@ class ProjectConfiguration:
     slow_readers: dict[str, str] = dataclasses.field(default_factory=dict)
     static_url: str = ""
     static_roots: list[list[str]] = dataclasses.field(default_factory=list)
+
+    def replace(self, **fields: Any) -> Self:
+        """The configuration with other *fields*."""
+        return dataclasses.replace(self, **fields)
 
     def to_json(self) -> str:
         """One line of JSON for ``PROCMAN_PROJECT``."""

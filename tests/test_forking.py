@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from procman.forking import ForkServer
+from procman.forking import ForkServer, Report
 from procman.supervision.spawn import become_subreaper
 from tests.support.waiting import wait_until
 
@@ -17,7 +17,7 @@ SERVER = """
 import os, signal, socket, sys
 from procman.forking import report, serve
 control = socket.socket(fileno=int(sys.argv[1]))
-report(control, sys.argv[2])
+report(control, sys.argv[2], {"said": 1})
 if serve(control):
     os.write(int(os.environ["READY"]), b"1")
     print("child", os.environ["NAME"], os.getpid() == os.getsid(0) == os.getpgid(0), flush=True)
@@ -41,7 +41,7 @@ def test_a_child_belongs_to_the_client_has_its_descriptors_and_its_environment(
     server: tuple[ForkServer, subprocess.Popen[bytes]],
 ) -> None:
     forks, process = server
-    assert forks.verdict() == ""
+    assert forks.report() == Report("", {"said": 1})
     os.kill(process.pid, signal.SIGTERM)  # as a platform does to all; it ends with its socket
     pids = []
     for name in ("one", "two"):
@@ -67,7 +67,7 @@ def test_a_child_belongs_to_the_client_has_its_descriptors_and_its_environment(
 
 def test_a_child_outlives_its_server(server: tuple[ForkServer, subprocess.Popen[bytes]]) -> None:
     forks, process = server
-    forks.verdict()
+    forks.report()
     ready, write = os.pipe()
     pid = forks.fork({"NAME": "x"}, write, {"READY": write})
     assert os.read(ready, 1) == b"1"
@@ -84,7 +84,7 @@ def test_a_server_that_is_gone_or_stopped_is_an_error_in_time(
     server: tuple[ForkServer, subprocess.Popen[bytes]],
 ) -> None:
     forks, process = server
-    forks.verdict()
+    forks.report()
     forks._ours.settimeout(0.2)
     os.kill(process.pid, signal.SIGSTOP)
     wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
@@ -98,18 +98,18 @@ def test_a_server_that_is_gone_or_stopped_is_an_error_in_time(
 
 def test_a_server_ends_with_its_client(server: tuple[ForkServer, subprocess.Popen[bytes]]) -> None:
     forks, process = server
-    forks.verdict()
+    forks.report()
     forks.close()
     assert process.wait(5) == 0
 
 
-def test_the_verdict_is_the_reason_of_the_server_or_why_there_is_none() -> None:
+def test_the_report_has_the_reason_of_the_server_or_why_there_is_none() -> None:
     forks = ForkServer()
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, str(forks.theirs), "it is busy"], pass_fds=(forks.theirs,)
     ) as process:
         forks.started()
-        assert forks.verdict() == "it is busy"
+        assert forks.report().unsafe == "it is busy"
         process.kill()
-    assert "does not answer" in forks.verdict()
+    assert "does not answer" in forks.report().unsafe
     forks.close()

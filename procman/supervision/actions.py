@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# What a process may wait for before it is started for the first time, of another type.
+STARTED = "started"  # a process of it was started
+READY = "ready"  # one was ready
+COMPLETED = "completed"  # all have run to their end
+COMPLETED_SUCCESSFULLY = "completed_successfully"  # all have, with status 0
+CONDITIONS = (STARTED, READY, COMPLETED, COMPLETED_SUCCESSFULLY)
+
 
 class Member(NamedTuple):
     """A slot of the formation, as far as the rules care.
 
-    ``overlaps``: where it is restarted on purpose, its successor is ready before it is asked to stop. ``after``: a type
-    of which a process must have been ready before this one is started for the first time. ``is_needed``: once it was
-    ready, the site does not go on without it.
+    ``overlaps``: where it is restarted on purpose, its successor is ready before it is asked to stop. ``after``: types
+    and what must have become of each (one of ``CONDITIONS``) before this one is started for the first time.
+    ``is_needed``: once it was ready, the site does not go on without it. ``is_optional``: the site starts without it,
+    too. ``runs_once``: it is not started again when it has ended. ``ready_after``: seconds that it has to live to count
+    as ready; None: it says so itself. ``is_reloaded``: it runs code that is being written. Where that does not start, a
+    change of it is waited for.
     """
 
     name: str
@@ -19,8 +29,12 @@ class Member(NamedTuple):
     stop_phase: int = 0
     stops_by_lifetime: bool = False
     overlaps: bool = False
-    after: str = ""
+    after: tuple[tuple[str, str], ...] = ()
     is_needed: bool = True
+    is_optional: bool = False
+    runs_once: bool = False
+    ready_after: float | None = None
+    is_reloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,43 +11,61 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from procman import lifetime
 from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
 from procman.forking import ForkServer
-from procman.settings import ENV_BEAT, ENV_LIFETIME_FD, ENV_NAME, ENV_READY_FD, ENV_RUN, SupervisorSettings
+from procman.log import escape
+from procman.settings import (
+    ENV_LAYER,
+    ENV_LIFETIME_FD,
+    ENV_NAME,
+    ENV_NEWS_FD,
+    ENV_PROJECT,
+    ENV_READY_FD,
+    ENV_RUN,
+    SupervisorSettings,
+)
 from procman.supervision import actions, policy, states, usage
 from procman.supervision.console import Console
+from procman.supervision.environ import children_environ, is_colored
 from procman.supervision.formation import ProcessSpec
+from procman.supervision.guard import Guard
 from procman.supervision.listeners import listen_unix
+from procman.supervision.logfiles import LogFiles
+from procman.supervision.logformat import TEXT, Voice
 from procman.supervision.logring import LogRing
-from procman.supervision.memory import MemoryWatch
-from procman.supervision.notify import READY, STOPPING, notify
-from procman.supervision.output import SYSTEM, build_prefix, build_prefixes, prefix_lines
+from procman.supervision.memorycheck import MemoryCheck
+from procman.supervision.mergedlog import MergedLog
+from procman.supervision.notify import ALIVE, READY, STOPPING, VARIABLES, notify, watchdog_interval
 from procman.supervision.pipes import OutputPipes
+from procman.supervision.prestart import Prestarted
+from procman.supervision.readiness import ReadyLine, wait_for_port
 from procman.supervision.rpc import ControlServer
 from procman.supervision.signals import SignalInbox, has_terminal
 from procman.supervision.spawn import become_subreaper, spawn
 from procman.supervision.states import ProcessInfo, State
 
+SHOWN_FILES = 3  # that have changed at once
 MAX_COUNT = 512  # processes of a type
 PAUSE = 1.0  # seconds that a timer is late by when this process was stopped; a busy one is not as late
-_GUARDIAN = str(Path(__file__).with_name("guardian.py"))
 
 
 def _member(spec: ProcessSpec) -> actions.Member:
     kind = spec.kind
     return actions.Member(
-        spec.name, kind.name, kind.stop_phase, kind.stops_by_lifetime, kind.overlaps, kind.after, kind.is_needed
-    )
+        spec.name, kind.name, kind.stop_phase, kind.stops_by_lifetime, kind.overlaps, kind.after, kind.is_needed,
+        kind.is_optional, kind.runs_once, kind.ready_after, kind.is_reloaded,
+    )  # fmt: skip
 
 
 class _Forked:
@@ -61,21 +79,30 @@ class _Forked:
 class _Child:
     """A running process and what belongs to this one run of its slot."""
 
-    __slots__ = ("fork_server", "lifetime_fd", "name", "pidfd", "process", "ready_fd")
+    __slots__ = ("fork_server", "lifetime_fd", "name", "news_fd", "pidfd", "process", "ready_fd", "voice", "waiting")
 
     def __init__(
-        self, name: str, process: subprocess.Popen[bytes] | _Forked, ready_fd: int, lifetime_fd: int | None
+        self,
+        name: str,
+        process: subprocess.Popen[bytes] | _Forked,
+        voice: Voice,
+        ready_fd: int,
+        lifetime_fd: int | None,
     ) -> None:
-        self.name, self.process, self.ready_fd, self.lifetime_fd = name, process, ready_fd, lifetime_fd
+        self.name, self.process, self.voice = name, process, voice
+        self.ready_fd, self.lifetime_fd = ready_fd, lifetime_fd
         self.fork_server: ForkServer | None = None  # of a preloader that may be forked from
         self.pidfd: int | None = None
+        self.news_fd: int | None = None
+        self.waiting: asyncio.Task[None] | None = None  # for its port
 
 
 class Supervisor:
     """Runs *specs* until it is asked to stop or gives up.
 
-    *control_path* is where the control socket is made; *ready_line* is printed once every type has a process that is
-    ready; *color* None means: where stdout is a terminal and NO_COLOR is not set. SIGHUP restarts *roll_types*.
+    *control_path* is where the control socket is made; *notes* are lines for the start of the log; *ready_line* is
+    printed once every type has a process that is ready; *color* None means: see ``is_colored``. SIGHUP restarts
+    *roll_types*. *prestarted* is the first process of the preloader, if it was started already.
     """
 
     def __init__(
@@ -84,28 +111,35 @@ class Supervisor:
         settings: SupervisorSettings,
         *,
         control_path: str | None = None,
+        notes: Sequence[str] = (),
         ready_line: str = "ready",
         roll_types: Sequence[str] = ("worker",),
         color: bool | None = None,
         environ: Mapping[str, str] | None = None,
+        prestarted: Prestarted | None = None,
         stdout: int = 1,
         clock: Clock | None = None,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._templates = {spec.type: spec for spec in specs}
         self.ring = LogRing()
-        self._environ = dict(os.environ if environ is None else environ)
-        # It is for this process: a child that would speak for the site would be believed.
-        self._notify_environ = {"NOTIFY_SOCKET": self._environ.pop("NOTIFY_SOCKET", "")}
+        environ = dict(os.environ if environ is None else environ)
+        self._notify_environ = {name: environ[name] for name in VARIABLES if name in environ}
         if color is None:
-            color = os.isatty(stdout) and not self._environ.get("NO_COLOR") and self._environ.get("TERM") != "dumb"
-        # Four signs of life within the time after which one is missed.
-        self._environ[ENV_BEAT] = f"{min(lifetime.LONGEST_BEAT, settings.liveness_timeout / 4):g}"
-        self._color, self._stdout, self._ready_line = color, stdout, ready_line
+            color = is_colored(environ, os.isatty(stdout))
+        self._color = color and settings.log_format == TEXT
+        self._environ = children_environ(environ, settings, self._color)
+        self._prestarted = prestarted
+        self._settings = settings
+        self._files: LogFiles | None = None
+        if settings.log_dir:
+            self._files = LogFiles(
+                settings.log_dir, settings.log_max_bytes, settings.log_backups, lambda text: self.log("ERROR", text)
+            )
+        self._stdout, self._ready_line = stdout, ready_line
+        self._notes = tuple(notes)
         self._control_path, self._roll_types = control_path, tuple(roll_types)
         self._clock = clock or SystemClock()
-        self._prefixes = build_prefixes(list(self._specs), color)
-        self._width = max(map(len, self._prefixes))
         members = [_member(spec) for spec in specs]
         self._policy = policy.Policy(
             members,
@@ -117,12 +151,11 @@ class Supervisor:
         self._children: dict[int, _Child] = {}
         self._names: dict[str, _Child] = {}
         self._turns: dict[str, int] = {}
+        self._unsafe: set[str] = set()  # preloaders that must not be forked
+        self._news = b""  # the last that was told
         self._times: dict[str, tuple[float, float]] = {}  # wall clock: started, ended
-        self._memory = MemoryWatch(settings.max_rss * usage.MIB)
-        self._max_rss = settings.max_rss
-        self._oom_kills = usage.oom_kills()
-        self._guardian: subprocess.Popen[bytes] | None = None
-        self._guardian_fd: int | None = None
+        self._memory = MemoryCheck(settings.max_rss)
+        self._guard = Guard(f"{ENV_RUN}={self._environ[ENV_RUN]}" if self._environ.get(ENV_RUN) else "")
         self._interrupts = 0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -189,12 +222,26 @@ class Supervisor:
             self._do(self._policy.remove(name, now))
         numbers = (number for number in itertools.count(1) if f"{kind}.{number}" not in self._policy.slots)
         for number in itertools.islice(numbers, max(0, count - len(names))):
-            spec = dataclasses.replace(template, name=f"{kind}.{number}")
+            spec = dataclasses.replace(template, name=f"{kind}.{number}", number=number)
             self._specs[spec.name] = spec
-            self._prefixes[spec.name] = build_prefix(spec.name, len(self._prefixes), self._width, self._color)
             come.append(spec.name)
             self._do(self._policy.add(_member(spec), now))
         return [*come, *gone]
+
+    def reload(self, files: Sequence[str]) -> None:
+        """The code has changed in *files*: start anew what runs it.
+
+        Raises:
+            ConfigurationError: nothing here runs code that is being written.
+        """
+        if not any(spec.kind.is_reloaded for spec in self._specs.values()):
+            raise ConfigurationError("this site was started without --reload")
+        shown = ", ".join([escape(file) for file in files[:SHOWN_FILES]])
+        more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
+        self._tell_news({"changed": files})
+        held, self._unsafe = self._unsafe, set()
+        self._do(self._policy.reload(self._clock.monotonic(), held))
+        self.log("INFO", f"{shown}{more} changed; reloading")
 
     def signal(self, names: Sequence[str], signum: int) -> None:
         """Send *signum* to the processes *names*."""
@@ -240,7 +287,9 @@ class Supervisor:
         self._done: asyncio.Future[int] = loop.create_future()
         self._changed: asyncio.Future[None] = loop.create_future()
         self._console = Console(self._stdout, lambda: self._pipes.resume(), self._output_closed)
-        self._pipes = OutputPipes(self._console, self.ring)
+        settings, names = self._settings, list(self._specs)
+        self._log = MergedLog(self._console, self.ring, settings, self._clock, names, self._color, self._files)
+        self._pipes = OutputPipes(self._log)
         self._lifetime_read, self._lifetime_write = os.pipe()
         become_subreaper()
         loop.add_reader(self._inbox.fd, self._signals_arrived)
@@ -249,9 +298,11 @@ class Supervisor:
             if control is not None and self._control_path:
                 await control.start(listen_unix(self._control_path))
             self._start_guardian()
-            self.log("INFO", usage.describe_limits())
-            if self._max_rss or usage.container_memory() is not None:
+            for note in (*self._notes, usage.describe_limits()):
+                self.log("INFO", note)
+            if self._memory.interval:
                 loop.call_later(self._memory.interval, self._look_at_memory)
+            self._show_life()
             self._do(self._policy.start(self._clock.monotonic()))
             return await self._done
         finally:
@@ -293,7 +344,8 @@ class Supervisor:
             case actions.Spawn(name):
                 return self._spawn(name)
             case actions.Terminate(name):
-                self._signal(name, os.kill, signal.SIGTERM)
+                kind = self._specs[name].kind
+                self._signal(name, os.killpg if kind.signals_group else os.kill, kind.stop_signal)
             case actions.Kill(name):
                 self._signal(name, os.killpg, signal.SIGKILL)
             case actions.Abort(name):
@@ -303,6 +355,9 @@ class Supervisor:
                 if child is not None and child.lifetime_fd is not None:
                     os.close(child.lifetime_fd)
                     child.lifetime_fd = None
+                # What is not ready yet, because it imports the project, does not look at its pipe.
+                if child is not None and self._policy.slots[name].ready_at is None:
+                    self._signal(name, os.kill, signal.SIGTERM)
                 if child is not None and self._specs[name].kind.is_preloader:
                     if child.fork_server is not None:
                         child.fork_server.close()
@@ -333,7 +388,6 @@ class Supervisor:
             self._specs[to] = spec
         else:  # its successor runs by the same
             self._specs |= {name: spec, to: dataclasses.replace(spec, name=to)}
-        self._prefixes[to] = self._prefixes[name]
         self._times[to] = self._times.get(name, (0.0, 0.0))
         child = self._names.pop(name, None)
         if child is not None:
@@ -352,68 +406,114 @@ class Supervisor:
 
     def log(self, level: str, text: str) -> None:
         """Print a line of the supervisor's own."""
-        line = text if level == "INFO" else f"{level} {text}"
-        data = prefix_lines(self._prefixes[SYSTEM], line.encode(errors="backslashreplace"))
-        self.ring.add(SYSTEM, data)
-        self._console.write(data)
+        self._log.say(level, text)
 
     # Starting.
-
-    def _child_environ(self, spec: ProcessSpec) -> dict[str, str]:
-        environ = self._environ | {"PYTHONUNBUFFERED": "1"}
-        if self._color:
-            environ |= {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"}
-        return environ | self._own_environ(spec)
 
     def _own_environ(self, spec: ProcessSpec) -> dict[str, str]:
         """What the environment of a process has beyond that of its siblings."""
         own = dict(spec.kind.env) | {ENV_NAME: spec.name}
+        # A preloader that is older than its supervisor does not know these, nor does who is forked from it.
+        own |= {name: self._environ[name] for name in (ENV_LAYER, ENV_PROJECT) if name in self._environ}
+        if spec.kind.port:
+            own["PORT"] = str(spec.kind.port + spec.number - 1)
         if ENV_RUN in self._environ:
             own[ENV_RUN] = self._environ[ENV_RUN] + "+" * self._turns.get(spec.name, 0)
         return own
 
     def _spawn(self, name: str) -> list[actions.Action]:
         spec, now = self._specs[name], self._clock.monotonic()
+        if spec.kind.is_preloader and self._prestarted is not None:
+            return self._adopt(self._prestarted, name, now)
         fds: list[int] = []
+        news: list[int] = []
         try:
             for _ in range(3 if spec.kind.stops_by_lifetime else 2):
                 fds += os.pipe()
             out_read, out_write, ready_read, ready_write, *own = fds
-            lifetime_read = own[0] if own else self._lifetime_read
+            own_fds = {ENV_READY_FD: ready_write, ENV_LIFETIME_FD: own[0] if own else self._lifetime_read}
             fork_server = ForkServer() if spec.kind.is_preloader else None
             process: subprocess.Popen[bytes] | _Forked | None
-            process = self._fork(spec, out_write, {ENV_READY_FD: ready_write, ENV_LIFETIME_FD: lifetime_read})
+            process = self._fork(spec, out_write, own_fds)
             if process is None:
-                environ = self._child_environ(spec)
-                environ |= {ENV_READY_FD: str(ready_write), ENV_LIFETIME_FD: str(lifetime_read)}
-                passed = [*spec.pass_fds, ready_write, lifetime_read]
-                argv = list(spec.argv)
-                if fork_server is not None:
-                    passed.append(fork_server.theirs)
-                    argv += ["--control-fd", str(fork_server.theirs)]
-                process = spawn(argv, environ, stdout=out_write, pass_fds=passed)
+                if spec.kind.hears_news:
+                    news += os.pipe()
+                    own_fds[ENV_NEWS_FD] = news[0]
+                process = self._execute(spec, out_write, own_fds, fork_server)
         except (OSError, subprocess.SubprocessError) as error:
-            for fd in fds:
+            for fd in (*fds, *news):
                 os.close(fd)
             reason = error.strerror if isinstance(error, OSError) else str(error)
             return self._policy.spawn_failed(name, f"{reason} ({spec.argv[0]})", now)
-        self._tell_guardian(b"+", process.pid)
-        for fd in (out_write, ready_write, *own[:1]):
+        for fd in (out_write, ready_write, *own[:1], *news[:1]):
             os.close(fd)
-        child = _Child(name, process, ready_read, own[1] if own else None)
+        child = _Child(name, process, self._log.voice(name), ready_read, own[1] if own else None)
         if fork_server is not None:
             fork_server.started()
             child.fork_server = fork_server
-        self._children[process.pid] = self._names[name] = child
+        if news:
+            child.news_fd = news[1]
+            os.set_blocking(news[1], False)
+            self._tell_child(child)
+        return self._watch(child, out_read, now)
+
+    def _adopt(self, process: Prestarted, name: str, now: float) -> list[actions.Action]:
+        """Take over a preloader that runs already."""
+        self._prestarted = None
+        process.adopt()
+        child = _Child(name, process.process, self._log.voice(name), process.ready_read, process.lifetime_write)
+        child.fork_server = process.fork_server
+        return self._watch(child, process.out_read, now, process.output)
+
+    def _watch(self, child: _Child, out_read: int, now: float, output: bytes = b"") -> list[actions.Action]:
+        """See to *child* from here on; *output* is what was read of it already."""
+        name, pid, kind = child.name, child.process.pid, self._specs[child.name].kind
+        self._guard.add(pid)
+        self._children[pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
-        self._pipes.add(out_read, name, self._prefixes[name])
-        os.set_blocking(ready_read, False)
-        self._loop.add_reader(ready_read, self._status_arrived, child)
+        self._pipes.add(out_read, child.voice, self._ready_line_watch(child), output)
+        os.set_blocking(child.ready_fd, False)
+        self._loop.add_reader(child.ready_fd, self._status_arrived, child)
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
-                child.pidfd = os.pidfd_open(process.pid)
+                child.pidfd = os.pidfd_open(pid)
                 self._loop.add_reader(child.pidfd, self._reap)
-        return self._policy.spawned(name, process.pid, now)
+        if kind.ready_port:
+            port = kind.ready_port + self._specs[name].number - 1
+            child.waiting = self._loop.create_task(self._watch_port(child, port))
+        return self._policy.spawned(name, pid, now)
+
+    def _execute(
+        self, spec: ProcessSpec, stdout: int, own_fds: Mapping[str, int], fork_server: ForkServer | None
+    ) -> subprocess.Popen[bytes]:
+        """The process of *spec*, by its command. Raises OSError or SubprocessError."""
+        environ, argv, passed = self._environ | self._own_environ(spec), list(spec.argv), list(spec.pass_fds)
+        if spec.kind.announces:
+            environ |= {variable: str(fd) for variable, fd in own_fds.items()}
+            passed += own_fds.values()
+        if fork_server is not None:
+            passed.append(fork_server.theirs)
+            argv += ["--control-fd", str(fork_server.theirs)]
+        return spawn(argv, environ, stdout=stdout, pass_fds=passed)
+
+    def _ready_line_watch(self, child: _Child) -> Callable[[bytes], bool] | None:
+        """What looks for the line by which *child* shows that it is ready; None if there is no such line."""
+        pattern = self._specs[child.name].kind.ready_log
+        if not pattern:
+            return None
+        line = ReadyLine(pattern)
+
+        def look(data: bytes) -> bool:
+            if not line.feed(data):
+                return False
+            self._do(self._policy.ready(child.name, child.process.pid, self._clock.monotonic()))
+            return True
+
+        return look
+
+    async def _watch_port(self, child: _Child, port: int) -> None:
+        await wait_for_port(port)
+        self._do(self._policy.ready(child.name, child.process.pid, self._clock.monotonic()))
 
     def _fork(self, spec: ProcessSpec, stdout: int, fds: Mapping[str, int]) -> _Forked | None:
         """The process of *spec*, forked by the preloader whose code the others run; None where there is none."""
@@ -434,16 +534,31 @@ class Supervisor:
         """Ask a preloader that has loaded the project whether it may be forked."""
         if child.fork_server is None:
             return
-        reason = child.fork_server.verdict()
-        if reason:
+        said = child.fork_server.report()
+        self._tell_news(said.news)
+        if said.unsafe:
             child.fork_server.close()
             child.fork_server = None
+            self._unsafe.add(child.name)
             self.log(
                 "WARNING",
-                f"workers are not forked from the preloader, each imports the project itself: it {reason}. Do that in "
-                "a receiver of worker_process_ready instead, or give --no-preload",
+                f"workers are not forked from the preloader, each imports the project itself: it {said.unsafe}. Do "
+                "that in a receiver of worker_process_ready instead, or give --no-preload",
             )
             self._loop.call_soon(self.stop, [child.name])
+
+    def _tell_news(self, news: Mapping[str, Any]) -> None:
+        """Pass what is known of the project on to those who want to hear it; who does not read misses it."""
+        if not news:
+            return
+        self._news = json.dumps(news).encode() + b"\n"
+        for child in self._children.values():
+            self._tell_child(child)
+
+    def _tell_child(self, child: _Child) -> None:
+        if child.news_fd is not None and self._news:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(child.news_fd, self._news)
 
     def _status_arrived(self, child: _Child) -> None:
         """What *child* says of itself: see ``procman.lifetime``."""
@@ -498,9 +613,13 @@ class Supervisor:
             if child is not None:
                 self._ended(child)
                 continue
+            if self._prestarted is not None and found.si_pid == self._prestarted.process.pid:
+                self._prestarted.end()
+                self._prestarted = None  # another one will be started in its place
+                continue
             os.waitpid(found.si_pid, 0)
-            if self._guardian is not None and found.si_pid == self._guardian.pid and not self._done.done():
-                self._guardian.returncode = 0
+            if found.si_pid == self._guard.pid and not self._done.done():
+                self._guard.ended()
                 self.log("WARNING", f"the guardian (pid {found.si_pid}) has gone; starting another")
                 self._start_guardian()
 
@@ -509,7 +628,7 @@ class Supervisor:
         # While its leader is a zombie the group cannot be anybody else's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-        self._tell_guardian(b"-", pid)
+        self._guard.remove(pid)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         child.process.returncode = status
         if child.ready_fd >= 0:
@@ -521,16 +640,29 @@ class Supervisor:
             os.close(child.pidfd)
         if child.lifetime_fd is not None:
             os.close(child.lifetime_fd)
+        if child.news_fd is not None:
+            os.close(child.news_fd)
         if child.fork_server is not None:
+            if self._policy.slots[child.name].ready_at is None:
+                self._tell_news(child.fork_server.report().news)
             child.fork_server.close()
+        if child.waiting is not None:
+            child.waiting.cancel()
         del self._names[child.name]
         self._times[child.name] = (self._times[child.name][0], self._clock.wall())
         # Its last words come before the line that says that it is dead.
-        self._pipes.drain(self._prefixes[child.name])
-        if self._was_killed_for_memory(status):
+        self._pipes.drain(child.voice)
+        if self._memory.may_have_killed(status):
             text = "has killed a process for lack of memory: give it more, or fewer --workers, or --max-rss"
             self.log("ERROR", f"{child.name} (pid {pid}) was probably that one: the kernel {text}")
         self._do(self._policy.exited(child.name, pid, status, self._clock.monotonic()))
+
+    def _show_life(self) -> None:
+        """Tell systemd, again and again, that this loop runs, where it wants to know."""
+        interval = watchdog_interval(self._notify_environ, os.getpid())
+        if interval and not self._done.done():
+            notify(self._notify_environ, ALIVE)
+            self._loop.call_later(interval, self._show_life)
 
     # Memory.
 
@@ -538,55 +670,23 @@ class Supervisor:
         if self._done.done() or self._policy.stopping:
             return
         self._loop.call_later(self._memory.interval, self._look_at_memory)
-        container = usage.container_memory()
-        if container is not None and self._memory.is_worth_a_warning(container.used, container.limit):
-            self.log(
-                "WARNING",
-                f"this container uses {container.used // usage.MIB} MiB of its {container.limit // usage.MIB} MiB of "
-                "memory; past that the kernel kills processes: fewer --workers or --max-rss keep away from it",
-            )
-        if not self._max_rss:
-            return
-        used = usage.memory_of([os.getpid(), *self._children])
         workers = {
-            child.name: used[pid]
+            child.name: pid
             for pid, child in self._children.items()
-            if pid in used and self._specs[child.name].kind.overlaps and not self._specs[child.name].kind.is_preloader
+            if self._specs[child.name].kind.overlaps and not self._specs[child.name].kind.is_preloader
             and self._policy.slots[child.name].state is State.RUNNING
         }  # fmt: skip
-        name = self._memory.largest_of(workers, sum(used.values()))
+        warnings, name = self._memory.look([os.getpid(), *self._children], workers)
+        for text in warnings:
+            self.log("WARNING", text)
         if name is not None:
-            total = sum(used.values()) // usage.MIB
-            text = f"the site uses {total} MiB, over --max-rss {self._max_rss}; replacing {name}"
-            self.log("WARNING", f"{text} ({workers[name] // usage.MIB} MiB)")
             self._do(self._policy.restart([name], self._clock.monotonic()))
 
-    def _was_killed_for_memory(self, status: int) -> bool:
-        """Whether the kernel has killed a process for lack of memory since the last look, and this may be it."""
-        if status != -signal.SIGKILL:
-            return False
-        before, self._oom_kills = self._oom_kills, usage.oom_kills()
-        return before is not None and self._oom_kills is not None and self._oom_kills > before
-
     def _start_guardian(self) -> None:
-        if self._guardian_fd is not None:
-            os.close(self._guardian_fd)
-        read, self._guardian_fd = os.pipe()
-        os.set_blocking(self._guardian_fd, False)
-        argv = [sys.executable, "-I", "-S", _GUARDIAN]
         try:
-            self._guardian = spawn(argv, {}, stdin=read, dies_with_parent=False)
+            self._guard.start(self._children)
         except OSError as error:
-            self._guardian = None
             self.log("ERROR", f"no guardian: {error.strerror}; a kill -9 of this process may leave others behind")
-        os.close(read)
-        for pid in self._children:
-            self._tell_guardian(b"+", pid)
-
-    def _tell_guardian(self, sign: bytes, pid: int) -> None:
-        if self._guardian_fd is not None:
-            with contextlib.suppress(BrokenPipeError, BlockingIOError):  # a dead one is replaced and told everything
-                os.write(self._guardian_fd, b"%s%d\n" % (sign, pid))
 
     # The end.
 
@@ -604,18 +704,16 @@ class Supervisor:
             self._close_ready(child)
         self._pipes.close()
         self._console.close()
+        if self._files is not None:
+            self._files.close()
         os.close(self._lifetime_read)
         os.close(self._lifetime_write)
-        if self._guardian_fd is not None:
-            os.close(self._guardian_fd)
-        if self._guardian is not None and self._guardian.returncode is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._guardian.wait(1.0)
+        self._guard.close()
 
     def _kill_adopted(self) -> None:
         """Kill what left its group (setsid) and became this process's when its parent died; Linux only."""
         listing = Path(f"/proc/self/task/{os.getpid()}/children")
-        spared = {self._guardian.pid} if self._guardian is not None else set()
+        spared = {self._guard.pid}
         for _ in range(10):  # each round adopts the children of those it killed
             try:
                 pids = {int(pid) for pid in listing.read_text().split()} - spared - set(self._children)

@@ -37,3 +37,11 @@ class ControlFault(ProcmanError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"the supervisor refused: {text}")
         self.code, self.text = code, text
+
+
+class ProcfileError(ConfigurationError):
+    """A line of a Procfile is wrong: correct it."""
+
+    def __init__(self, name: str, line: int, text: str) -> None:
+        super().__init__(f"{name} line {line}: {text}")
+        self.name, self.line = name, line

@@ -5,6 +5,7 @@ Pure. What the processes are is decided by the caller; ``engine.py`` runs the li
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,9 +19,13 @@ class ProcessType:
     ``stop_phase`` orders a stop: a phase begins when the processes of earlier ones are gone. ``stops_by_lifetime``: it
     is told to stop by the end of a lifetime pipe of its own, not by SIGTERM. ``single``: one copy, named like the type.
     ``overlaps``: where it is restarted on purpose, the successor is ready before the old one is asked to stop.
-    ``after``: the type whose first process must be ready before these are started. ``is_needed``: the site does not go
-    on without one. ``is_preloader``: it forks, on request, the processes of the types that are ``is_forked``; where it
-    cannot, these are started by their command.
+    ``after``, ``is_needed``, ``is_optional``, ``runs_once``, ``ready_after``, ``is_reloaded``: see ``actions.Member``.
+    ``stop_signal`` is sent to the process, or to its whole group where the command is a shell's (``signals_group``).
+    ``announces``: it says by itself that it is ready and that it lives (``procman.lifetime``); otherwise it is given no
+    descriptors for that, and ``ready_log`` (a regular expression of its output) or ``ready_port`` (TCP, on this host)
+    tell. ``port``: the PORT of the first copy, the next has the next one; 0: none is set.
+    ``hears_news``: it is told of code that has changed (``ENV_NEWS_FD``). ``is_preloader``: it forks, on request, the
+    processes of the types that are ``is_forked``; where it cannot, these are started by their command.
     ``listeners``: for each copy the listening descriptors that it alone is given, as ``--fd`` behind the others.
     """
 
@@ -33,8 +38,19 @@ class ProcessType:
     stops_by_lifetime: bool = False
     single: bool = False
     overlaps: bool = False
-    after: str = ""
+    after: tuple[tuple[str, str], ...] = ()
     is_needed: bool = True
+    is_optional: bool = False
+    runs_once: bool = False
+    ready_after: float | None = None
+    is_reloaded: bool = False
+    stop_signal: int = signal.SIGTERM
+    signals_group: bool = False
+    announces: bool = True
+    hears_news: bool = False
+    ready_log: str = ""
+    ready_port: int = 0
+    port: int = 0
     is_preloader: bool = False
     is_forked: bool = False
     listeners: tuple[tuple[int, ...], ...] = ()
@@ -48,6 +64,7 @@ class ProcessSpec:
     kind: ProcessType
     argv: tuple[str, ...]
     pass_fds: tuple[int, ...] = ()
+    number: int = 1
 
     @property
     def type(self) -> str:
@@ -82,5 +99,5 @@ def build_formation(types: Iterable[ProcessType]) -> list[ProcessSpec]:
             name = kind.name if kind.single else f"{kind.name}.{number}"
             fds = kind.listeners[number - 1] if kind.listeners else ()
             argv = (*kind.argv, *(word for fd in fds for word in ("--fd", str(fd))))
-            specs.append(ProcessSpec(name, kind, argv, (*kind.pass_fds, *fds)))
+            specs.append(ProcessSpec(name, kind, argv, (*kind.pass_fds, *fds), number))
     return specs

@@ -25,6 +25,7 @@ IDENTIFICATION = "procman"
 # Numbers of supervisor.xmlrpc.Faults.
 UNKNOWN_METHOD, INCORRECT_PARAMETERS, BAD_NAME, BAD_SIGNAL, NO_FILE, FAILED = 1, 2, 10, 11, 20, 30
 ABNORMAL_TERMINATION, ALREADY_STARTED, NOT_RUNNING, SUCCESS = 40, 60, 70, 80
+FAILED_ONCE = "FAILED"  # of a process that runs once and has ended with another status than 0
 KEPT = "KEPT"  # of a process that a restart has left alone, as its successor, or another one's, did not start
 _LAST_SECOND = 2**31 - 1  # XML-RPC integers have 32 bits
 _RUNS = frozenset({State.STARTING, State.RUNNING, State.BACKOFF})
@@ -65,6 +66,9 @@ class Formation(Protocol):
 
     def scale(self, kind: str, count: int) -> list[str]:
         """Have *count* processes of type *kind*; the names of those that come or go. Raises ConfigurationError."""
+
+    def reload(self, files: Sequence[str]) -> None:
+        """The code has changed in *files*: start anew what runs it. Raises ConfigurationError."""
 
     def signal(self, names: Sequence[str], signum: int) -> None:
         """Send *signum* to the processes *names*."""
@@ -179,6 +183,7 @@ class Methods:
             "procman.stop": self._stop,
             "procman.restart": self._restart,
             "procman.scale": self._scale,
+            "procman.reload": self._reload,
             "system.listMethods": lambda: sorted(self._table),
             "system.multicall": self._multicall,
         }
@@ -375,5 +380,16 @@ class Methods:
             await self._is_up(name)
         return self._states(names)
 
+    def _reload(self, files: Sequence[str]) -> bool:
+        try:
+            self._formation.reload([str(file) for file in files])
+        except ConfigurationError as error:
+            raise Fault(FAILED, str(error)) from None
+        return True
+
     def _states(self, names: Sequence[str]) -> dict[str, str]:
-        return {name: self._state_of(name).name for name in names}
+        states = {name: self._state_of(name).name for name in names}
+        for name, info in self._infos().items():
+            if name in states and info.state is State.EXITED and info.exit_status:
+                states[name] = FAILED_ONCE
+        return states

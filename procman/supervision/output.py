@@ -1,14 +1,13 @@
 """Many processes' bytes -> prefixed, colored lines.
 
-Pure: bytes in, bytes out. ``engine.py`` reads the pipes and ``console.py`` writes. Lines end at ``\\n`` only (JSON may
-hold U+2028, a progress bar bare ``\\r``); every other byte is passed on as it came. Buffers at most one line of
-``MAX_LINE`` bytes per process.
+Pure: bytes in, bytes out. ``pipes.py`` reads, ``mergedlog.py`` passes on and ``console.py`` writes. Lines end at
+``\\n`` only (JSON may hold U+2028, a progress bar bare ``\\r``); every other byte is passed on as it came. Buffers at
+most one line of ``MAX_LINE`` bytes per process.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 MAX_LINE = 1024 * 1024  # bytes; a longer line is cut into pieces of this size, each with its prefix
 # What a process has written without a line end (a prompt) is shown after this many seconds.
@@ -21,12 +20,6 @@ _COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 SYSTEM = "system"
 
 
-def build_prefixes(names: Sequence[str], color: bool) -> dict[str, bytes]:
-    """Name -> the bytes in front of each of its lines, aligned; the supervisor's own name is ``system``."""
-    width = max(len(name) for name in (*names, SYSTEM))
-    return {name: build_prefix(name, number, width, color) for number, name in enumerate((*names, SYSTEM))}
-
-
 def build_prefix(name: str, number: int, width: int, color: bool) -> bytes:
     """The bytes in front of each line of *name*, at least *width* characters and a bar; *number* chooses the color."""
     text = f"{name:<{width}} | ".encode()
@@ -36,13 +29,17 @@ def build_prefix(name: str, number: int, width: int, color: bool) -> bytes:
     return b"\x1b[%dm%s\x1b[0m" % (code, text)
 
 
-def prefix_lines(prefix: bytes, body: bytes) -> bytes:
-    """*body*, whole lines without the last line end, with *prefix* before each; ends with a line end."""
-    if b"\r" not in body and b"\x1b" not in body:
+def prefix_lines(prefix: bytes, lines: bytes) -> bytes:
+    """*lines*, each with its line end, with *prefix* before each."""
+    if b"\r" not in lines and b"\x1b" not in lines:
         # The fast path, several hundred MB/s: no work per line in Python.
-        return prefix + body.replace(b"\n", b"\n" + prefix) + b"\n"
-    lines = body.split(b"\n")
-    return b"".join(b"%s%s\n" % (prefix, _finish_line(line)) for line in lines)
+        return prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+    return b"".join(b"%s%s\n" % (prefix, _finish_line(line)) for line in lines[:-1].split(b"\n"))
+
+
+def strip_colors(text: bytes) -> bytes:
+    """*text* without colors."""
+    return _SGR.sub(b"", text) if b"\x1b" in text else text
 
 
 def _finish_line(line: bytes) -> bytes:
@@ -58,12 +55,12 @@ def _finish_line(line: bytes) -> bytes:
 
 
 class LineStream:
-    """One process's output: chunks in, prefixed whole lines out."""
+    """One process's output: chunks in, whole lines out, each with its line end and no longer than *max_line* bytes."""
 
-    __slots__ = ("_partial", "prefix")
+    __slots__ = ("_max_line", "_partial")
 
-    def __init__(self, prefix: bytes) -> None:
-        self.prefix = prefix
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        self._max_line = max_line
         self._partial = b""
 
     @property
@@ -72,43 +69,42 @@ class LineStream:
         return bool(self._partial)
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that *data* completes, ready to write."""
-        if len(data) <= MAX_LINE:
+        """The lines that *data* completes; b"" if there are none."""
+        if len(data) <= self._max_line:
             return self._feed(data)
-        return b"".join(self._feed(data[start : start + MAX_LINE]) for start in range(0, len(data), MAX_LINE))
+        size = self._max_line
+        return b"".join(self._feed(data[start : start + size]) for start in range(0, len(data), size))
 
     def _feed(self, data: bytes) -> bytes:
-        end = data.rfind(b"\n")
-        if end < 0:
+        end = data.rfind(b"\n") + 1
+        if not end:
             self._partial += data
             return self._cut()
-        body = self._partial + data[:end] if self._partial else data[:end]
-        self._partial = data[end + 1 :]
+        lines = self._partial + data[:end] if self._partial else data[:end]
+        self._partial = data[end:]
         # Only the first line can be too long: the others lie inside data, which is no longer than one line may be.
         out = b""
-        first = body.find(b"\n")
-        while (first if first >= 0 else len(body)) > MAX_LINE:
-            out += prefix_lines(self.prefix, body[:MAX_LINE])
-            body = body[MAX_LINE:]
-            first = body.find(b"\n")
-        return out + prefix_lines(self.prefix, body)
+        while lines.find(b"\n") > self._max_line:
+            out += lines[: self._max_line] + b"\n"
+            lines = lines[self._max_line :]
+        return out + lines
 
     def _cut(self) -> bytes:
         """Pieces of a line that is too long already; the rest waits."""
         out = b""
-        # One byte more than the limit may wait: it may be the \r before the line end.
-        while len(self._partial) > MAX_LINE + 1:
-            out += prefix_lines(self.prefix, self._partial[:MAX_LINE])
-            self._partial = self._partial[MAX_LINE:]
+        # One byte more than the limit may wait: it may be the \\r before the line end.
+        while len(self._partial) > self._max_line + 1:
+            out += self._partial[: self._max_line] + b"\n"
+            self._partial = self._partial[self._max_line :]
         return out
 
     def flush(self) -> bytes:
-        """What waits for a line end, as a line of its own; empty if nothing does."""
+        """What waits for a line end, as a line of its own; b"" if nothing does."""
         if not self._partial:
             return b""
-        body, self._partial = self._partial, b""
+        line, self._partial = self._partial, b""
         out = b""
-        while len(body) > MAX_LINE:
-            out += prefix_lines(self.prefix, body[:MAX_LINE])
-            body = body[MAX_LINE:]
-        return out + prefix_lines(self.prefix, body)
+        while len(line) > self._max_line:
+            out += line[: self._max_line] + b"\n"
+            line = line[self._max_line :]
+        return out + line + b"\n"

@@ -1,4 +1,4 @@
-"""Reads the output pipes of all processes into the console, line by line, and stops while the console is full.
+"""Reads the output pipes of all processes into the merged log, line by line, and stops while that is full.
 
 Drives the descriptors on the running asyncio loop. One pipe per run of a process: it is read until its end, which comes
 later than the process's when something that left its process group still writes.
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
-from procman.supervision.console import Console
-from procman.supervision.logring import LogRing
-from procman.supervision.output import MAX_LINE, PARTIAL_DELAY, LineStream
+from procman.supervision.logformat import Voice
+from procman.supervision.mergedlog import MergedLog
+from procman.supervision.output import PARTIAL_DELAY, LineStream
 
-_READ_SIZE = MAX_LINE  # 64 KiB: larger reads are slower, because malloc then maps memory each time
+_READ_SIZE = 64 * 1024  # what a pipe holds; for more malloc maps memory each time
 _DRAIN_LIMIT = 1024 * 1024  # bytes read at once of a dead process's last words
 
 
 class _Pipe:
-    __slots__ = ("fd", "fed_at", "name", "stream", "timer")
+    __slots__ = ("fd", "fed_at", "on_data", "stream", "timer", "voice")
 
-    def __init__(self, fd: int, name: str, prefix: bytes) -> None:
-        self.fd, self.name, self.stream = fd, name, LineStream(prefix)
+    def __init__(self, fd: int, voice: Voice, max_line: int, on_data: Callable[[bytes], bool] | None) -> None:
+        self.fd, self.voice, self.stream, self.on_data = fd, voice, LineStream(max_line), on_data
         self.fed_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -29,16 +30,20 @@ class _Pipe:
 class OutputPipes:
     """The read ends, which become this object's. Call inside the loop."""
 
-    def __init__(self, console: Console, ring: LogRing) -> None:
-        self._console, self._ring = console, ring
+    def __init__(self, log: MergedLog) -> None:
+        self._log = log
         self._loop = asyncio.get_running_loop()
         self._pipes: dict[int, _Pipe] = {}
         self._paused = False
 
-    def add(self, fd: int, name: str, prefix: bytes) -> None:
-        """Read *fd* of process *name* from now on; its lines begin with *prefix*."""
+    def add(self, fd: int, voice: Voice, on_data: Callable[[bytes], bool] | None = None, output: bytes = b"") -> None:
+        """Read *fd* from now on, as what *voice* says, behind *output*, which was read of it already.
+
+        *on_data* sees what is read, until it answers True.
+        """
         os.set_blocking(fd, False)
-        pipe = self._pipes[fd] = _Pipe(fd, name, prefix)
+        pipe = self._pipes[fd] = _Pipe(fd, voice, self._log.max_line, on_data)
+        self._write(pipe, pipe.stream.feed(output))
         if not self._paused:
             self._loop.add_reader(fd, self._read, pipe)
 
@@ -49,9 +54,9 @@ class OutputPipes:
             for pipe in self._pipes.values():
                 self._loop.add_reader(pipe.fd, self._read, pipe)
 
-    def drain(self, prefix: bytes) -> None:
-        """Read what the pipes with *prefix* hold now, within bounds."""
-        for pipe in [pipe for pipe in self._pipes.values() if pipe.stream.prefix == prefix]:
+    def drain(self, voice: Voice) -> None:
+        """Read what the pipes of *voice* hold now, within bounds."""
+        for pipe in [pipe for pipe in self._pipes.values() if pipe.voice is voice]:
             self._drain(pipe)
 
     def close(self) -> None:
@@ -75,11 +80,13 @@ class OutputPipes:
             self._close(pipe)
             return False
         self._write(pipe, pipe.stream.feed(data))
+        if pipe.on_data is not None and pipe.on_data(data):
+            pipe.on_data = None
         if pipe.stream.has_partial:
             pipe.fed_at = self._loop.time()
             if pipe.timer is None:
                 pipe.timer = self._loop.call_later(PARTIAL_DELAY, self._flush_partial, pipe)
-        if self._console.is_full and not self._paused:
+        if self._log.is_full and not self._paused:
             self._paused = True
             for fd in self._pipes:
                 self._loop.remove_reader(fd)
@@ -106,5 +113,5 @@ class OutputPipes:
         self._write(pipe, pipe.stream.flush())
 
     def _write(self, pipe: _Pipe, lines: bytes) -> None:
-        self._ring.add(pipe.name, lines)
-        self._console.write(lines)
+        if lines:
+            self._log.write(pipe.voice, lines)

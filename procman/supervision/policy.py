@@ -15,7 +15,11 @@ The rules:
 - a restart that was asked for goes through the slots one after the other. Where a type overlaps, the old process keeps
   running, under its name with ``OLD`` behind it, until its successor is ready; if that one does not come up, the old
   one gets its name back and the others are left alone;
-- what was stopped on request stays down, and nobody gives up because of it.
+- what was stopped on request stays down, and nobody gives up because of it;
+- what is optional is tried again and again, and nobody gives up because of it either. What runs once is not started
+  again; a failure of it is one of what waits for its success;
+- where code is being written, a change ends its processes at once: messages wait for the new ones. Code that does not
+  start is left alone until it is changed again.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from dataclasses import dataclass, field
 
 from procman.supervision import states
 from procman.supervision.actions import (
+    COMPLETED_SUCCESSFULLY,
+    READY,
+    STARTED,
     Abort,
     Action,
     Announce,
@@ -53,6 +60,12 @@ DOWN_LIMIT = 60.0  # seconds without any such process of a type that crashes aga
 OLD = "~"  # behind the name of a process whose successor starts
 LAST_WORDS = 1.0  # seconds between SIGABRT and SIGKILL
 KILL_RESERVE = 1.0  # seconds at the end of a stop that are kept for SIGKILL
+RELOAD_TIMEOUT = 2.0  # seconds that a reload leaves to what runs
+# Processes of this phase of a stop and later ones are what the others need to their end.
+LAST_PHASE = 2
+# How a process ends that was asked to. A shell reports the death of its command by a signal as 128 and its number.
+_BY_SIGNAL = frozenset({-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT})
+_AS_ASKED = _BY_SIGNAL | {0, -signal.SIGQUIT, -signal.SIGHUP}
 
 
 @dataclass(slots=True)
@@ -73,7 +86,7 @@ class Slot:
     replaced: bool = False  # stopped in order to be started again
     held: bool = False  # stopped on request, until a start is asked for
     beat_at: float | None = None  # when it last showed that it lives; None: it does not do so
-    waiting: bool = False  # for the type that it comes after
+    waiting: bool = False  # for the types that it comes after
     leaving: bool = False  # has no place in the formation once its process is gone
 
     def move(self, state: State) -> None:
@@ -97,7 +110,10 @@ class Slot:
 
 @dataclass(slots=True)
 class _TypeState:
+    ever_started: bool = False
     ever_ready: bool = False
+    is_ready: bool = False  # one has been, since the start or the last reload
+    statuses: dict[str, int] = field(default_factory=dict)  # with which those that run once have ended
     wanted_since: float = 0.0
     down_since: float | None = None
     deaths_while_down: int = 0
@@ -115,6 +131,23 @@ def _is_held(kind: _TypeState) -> bool:
 
 def _is_needed(kind: _TypeState) -> bool:
     return any(slot.member.is_needed for slot in kind.slots)
+
+
+def _is_optional(kind: _TypeState) -> bool:
+    """Whether nobody gives up because of this type: the site is one without it, or its code is being written."""
+    return all(slot.member.is_optional or slot.member.is_reloaded for slot in kind.slots)
+
+
+def _is_complete(kind: _TypeState, only_success: bool) -> bool:
+    """Whether all of a type that runs once have ended, with success if *only_success*."""
+    done = [kind.statuses.get(slot.member.name) for slot in kind.slots]
+    return all(status is not None and not (only_success and status) for status in done)
+
+
+def _is_up(kind: _TypeState) -> bool:
+    if any(slot.member.runs_once for slot in kind.slots):
+        return _is_complete(kind, only_success=True)
+    return kind.ever_ready
 
 
 def _has_running(kind: _TypeState) -> bool:
@@ -154,15 +187,16 @@ class Policy:
         for kind in self._types.values():
             kind.wanted_since = now
         for slot in self.slots.values():
-            slot.waiting = slot.member.after in self._types
+            slot.waiting = not self._may_start(slot)
         return [action for slot in self.slots.values() if not slot.waiting for action in self._spawn(slot, now)]
 
     def spawned(self, name: str, pid: int, now: float) -> list[Action]:
         """The process of *name* runs as *pid* and is not ready yet."""
         slot = self.slots[name]
         slot.pid, slot.spawned_at, slot.ready_at = pid, now, None
-        slot.timer = now + self._startup_timeout
-        return []
+        slot.timer = now + (self._startup_timeout if slot.member.ready_after is None else slot.member.ready_after)
+        self._types[slot.member.type].ever_started = True
+        return self._release(now)
 
     def spawn_failed(self, name: str, reason: str, now: float) -> list[Action]:
         """The process of *name* could not be started at all."""
@@ -176,11 +210,8 @@ class Policy:
         slot.move(State.RUNNING)
         slot.ready_at, slot.timer, slot.early_deaths = now, None, 0
         kind = self._types[slot.member.type]
-        kind.ever_ready = True
-        actions = self._spawn_waiting(slot.member.type, now)
-        if not self._announced and all(kind.ever_ready for kind in self._types.values()):
-            self._announced = True
-            actions.append(Announce())
+        kind.ever_ready = kind.is_ready = True
+        actions = self._release(now) + self._announce()
         if self._rolling == name:
             old = self.slots.get(name + OLD)
             self._rolling = old.member.name if old is not None else None
@@ -212,15 +243,20 @@ class Policy:
         if self.stopping:
             slot.move(State.EXITED)
             # A death by the signals of the stop is what was asked for.
-            odd = status not in (0, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
+            odd = status not in _AS_ASKED | {-signal.SIGKILL}
             return [*([Log("WARNING", what)] if odd else []), *self._advance_stop(now)]
         if slot.leaving or slot.held:
-            wanted = slot.state is State.STOPPING and status in (0, -signal.SIGTERM)
+            wanted = slot.state is State.STOPPING and status in _AS_ASKED
             return [*([] if wanted else [Log("WARNING", what)]), *self._gone(slot, now)]
         if slot.replaced:
             slot.replaced = False
-            odd = status not in (0, -signal.SIGTERM)
-            return [*([Log("WARNING", f"{what} instead of stopping")] if odd else []), *self._spawn(slot, now)]
+            log = [Log("WARNING", f"{what} instead of stopping")] if status not in _AS_ASKED else []
+            if slot.waiting:
+                slot.move(State.STOPPED)
+                return [*log]
+            return [*log, *self._spawn(slot, now)]
+        if slot.member.runs_once:
+            return self._complete(slot, what, status, now)
         kind = self._types[slot.member.type]
         self._note_death(kind, slot, now)
         if slot.ready_at is None:
@@ -240,6 +276,8 @@ class Policy:
             slot.timer = None
             if slot.state is State.BACKOFF:
                 actions += self._spawn(slot, now)
+            elif slot.state is State.STARTING and slot.member.ready_after is not None and slot.pid is not None:
+                actions += self.ready(slot.member.name, slot.pid, now)
             elif slot.state is State.STARTING:
                 text = f"{slot.member.name} (pid {slot.pid}) is not ready after {self._startup_timeout:g} s; killing it"
                 actions += [Log("WARNING", text), Kill(slot.member.name)]
@@ -274,7 +312,7 @@ class Policy:
         for slot in [self.slots[name] for name in names] if not self.stopping else []:
             if slot.state is State.STOPPING and slot.held:
                 slot.held, slot.replaced = False, True
-            elif slot.state in (State.STOPPED, State.BACKOFF):
+            elif slot.state in (State.STOPPED, State.BACKOFF, State.EXITED, State.FATAL):
                 kind = self._types[slot.member.type]
                 if _is_held(kind):
                     kind.wanted_since = now
@@ -282,6 +320,34 @@ class Policy:
                 slot.held, slot.timer, slot.failures, slot.early_deaths = False, None, 0, 0
                 actions += self._spawn(slot, now)
         return actions
+
+    def reload(self, now: float, held: Iterable[str] = ()) -> list[Action]:
+        """The code has changed: end what runs it, and start it anew in order; *held* are started, too."""
+        if self.stopping:
+            return []
+        self._roll.clear()
+        self._rolling = None
+        ends: list[Action] = []
+        starts: list[Action] = []
+        slots = [slot for slot in self.slots.values() if slot.member.is_reloaded]
+        kinds = {slot.member.type for slot in slots}
+        for kind in kinds:
+            self._types[kind].is_ready = False
+            self._types[kind].down_since, self._types[kind].deaths_while_down = None, 0
+        for slot in slots:
+            if slot.leaving or (slot.held and slot.member.name not in held):
+                ends += self._end(slot, now)
+                continue
+            slot.held, slot.failures, slot.early_deaths = False, 0, 0
+            slot.waiting = not self._may_start(slot)
+            if slot.pid is not None:
+                slot.replaced = True
+                ends += self._end(slot, now)
+                slot.timer = now + min(RELOAD_TIMEOUT, self._shutdown_timeout)
+            elif not slot.waiting:
+                slot.timer = None
+                starts += self._spawn(slot, now)
+        return [*ends, *starts]
 
     def stop_slots(self, names: Iterable[str], now: float) -> list[Action]:
         """Stop *names* and keep them down until they are started on request."""
@@ -352,7 +418,9 @@ class Policy:
             if slot.beat_at is not None and self._beats(slot)
         ]
         for kind in self._types.values():
-            if not kind.ever_ready and not _is_held(kind):
+            if _is_held(kind) or _is_optional(kind):
+                continue
+            if not kind.ever_ready:
                 moments.append(kind.wanted_since + self._startup_timeout)
             elif (
                 kind.down_since is not None
@@ -383,22 +451,59 @@ class Policy:
         slot.restarts += 1
         return [Spawn(slot.member.name)]
 
-    def _spawn_waiting(self, kind: str, now: float) -> list[Action]:
-        """*kind* is ready: start what comes after it."""
+    def _may_start(self, slot: Slot) -> bool:
+        """Whether what *slot* comes after is as it must be."""
+        return all(self._is_met(*wanted) for wanted in slot.member.after if wanted[0] in self._types)
+
+    def _is_met(self, name: str, condition: str) -> bool:
+        kind = self._types[name]
+        if condition == STARTED:
+            return kind.ever_started
+        if condition == READY:
+            return kind.is_ready
+        return _is_complete(kind, only_success=condition == COMPLETED_SUCCESSFULLY)
+
+    def _release(self, now: float) -> list[Action]:
+        """Something has become of a type: start what has waited for that."""
         actions: list[Action] = []
         for slot in self.slots.values():
-            if slot.waiting and slot.member.after == kind:
+            if slot.waiting and self._may_start(slot):
                 self._types[slot.member.type].wanted_since = now
                 slot.waiting = False
-                if not slot.held:
+                if not slot.held and slot.pid is None:
                     actions += self._spawn(slot, now)
         return actions
+
+    def _announce(self) -> list[Action]:
+        kinds = [kind for kind in self._types.values() if not all(slot.member.is_optional for slot in kind.slots)]
+        if self._announced or not all(map(_is_up, kinds)):
+            return []
+        self._announced = True
+        return [Announce()]
+
+    def _complete(self, slot: Slot, what: str, status: int, now: float) -> list[Action]:
+        """A process that runs once has ended."""
+        name, kind = slot.member.name, self._types[slot.member.type]
+        slot.move(State.EXITED)
+        kind.statuses[name] = status
+        rolled: list[Action] = []
+        if self._rolling == name:
+            self._rolling = None
+            rolled = self._roll_next(now)
+        if not status:
+            return [Log("INFO", f"{what}: done"), *self._release(now), *self._announce(), *rolled]
+        waiting = [other.member for other in self.slots.values() if other.waiting and not other.held]
+        hopeless = [member for member in waiting if (slot.member.type, COMPLETED_SUCCESSFULLY) in member.after]
+        names = f"; {', '.join(member.name for member in hopeless)} cannot start without it" if hopeless else ""
+        if not all(member.is_optional for member in (slot.member, *hopeless)):
+            return [Log("ERROR", f"{what}{names}; giving up"), *self.stop(now, states.NEVER_READY)]
+        return [Log("ERROR", f"{what}{names}"), *self._release(now), *rolled]
 
     def _restart(self, slot: Slot, what: str, status: int, now: float) -> list[Action]:
         """A process that had been ready has died."""
         if not slot.take_budget(now):
             return self._back_off(slot, what, now)
-        if -status in (signal.SIGTERM, signal.SIGINT):
+        if status in _BY_SIGNAL:
             slot.move(State.BACKOFF)
             slot.timer = now + HOLD
             return [Log("WARNING", f"{what}; restarting in {HOLD:g} s")]
@@ -415,7 +520,10 @@ class Policy:
             if old is not None and old.state is State.RUNNING:
                 return [Log("ERROR", f"{what}; the old one stays, and the others too"), *self._take_back(slot, old)]
             what += "; the restart of the others is called off"
-        if not kind.ever_ready and slot.early_deaths >= EARLY_DEATHS:
+        if slot.member.is_reloaded:
+            slot.move(State.FATAL)
+            return [Log("ERROR", f"{what}; waiting for a change of the code")]
+        if not kind.ever_ready and slot.early_deaths >= EARLY_DEATHS and not slot.member.is_optional:
             slot.move(State.FATAL)
             text = f"{what}, {slot.early_deaths} times in a row; giving up"
             return [Log("ERROR", text), *self.stop(now, states.NEVER_READY)]
@@ -445,7 +553,7 @@ class Policy:
         if self.stopping:
             return []
         for name, kind in self._types.items():
-            if _is_held(kind):
+            if _is_held(kind) or _is_optional(kind):
                 continue
             if not kind.ever_ready and now >= kind.wanted_since + self._startup_timeout:
                 text = f"no {name} was ready within {self._startup_timeout:g} s; giving up"
@@ -462,7 +570,7 @@ class Policy:
             if slot is None:
                 continue
             name = slot.member.name
-            if slot.state in (State.BACKOFF, State.STOPPED):
+            if slot.state in (State.BACKOFF, State.STOPPED, State.EXITED, State.FATAL):
                 self._rolling = name
                 return self.start_slots([name], now)
             if slot.state is State.RUNNING and slot.member.overlaps:
@@ -545,16 +653,15 @@ class Policy:
             return [*lost, Log("INFO", "stopped"), Quit(self.status)]
         actions: list[Action] = []
         first = min(slot.member.stop_phase for slot in alive)
-        last = max(slot.member.stop_phase for slot in self.slots.values())
         for slot in alive:
-            name, layer = slot.member.name, slot.member.stops_by_lifetime and slot.member.stop_phase == last
-            if name not in self._asked and (slot.member.stop_phase == first or (passed >= 1 and not layer)):
+            name, last = slot.member.name, slot.member.stop_phase >= LAST_PHASE
+            if name not in self._asked and (slot.member.stop_phase == first or (passed >= 1 and not last)):
                 self._asked.add(name)
                 if slot.state in ALIVE - {State.STOPPING}:
                     slot.move(State.STOPPING)
                 actions.append(self._ask(slot))
-            # SIGKILL goes once to each, first to those on whom the layer waits.
-            if f"kill {name}" not in self._asked and passed >= (3 if layer else 2):
+            # SIGKILL goes once to each, first to those on whom the last ones wait.
+            if f"kill {name}" not in self._asked and passed >= (3 if last else 2):
                 self._asked.add(f"kill {name}")
                 if self.status != states.FORCED:
                     actions.append(Log("WARNING", f"{name} (pid {slot.pid}) did not stop in time; killing it"))

@@ -75,6 +75,8 @@ class ControlServer:
             writer.write(f"HTTP/1.1 {refused}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             pass
+        except asyncio.CancelledError:
+            pass  # the loop ends; asyncio would print a traceback for a client that is still connected
         finally:
             self._connections -= 1
             writer.close()

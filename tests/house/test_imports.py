@@ -41,6 +41,8 @@ DOORS = {
     "redis": ("layers/redis/",),
     "hiredis": ("layers/redis/",),
     "psutil": ("supervision/usage.py",),
+    "dotenv": ("supervision/environ.py",),
+    "watchfiles": ("cli/reloader.py",),
 }
 ASYNCIO = (
     "layers/ipc/aio.py",

@@ -2,16 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procman.supervision.output import MAX_LINE, LineStream, build_prefixes, prefix_lines
+from procman.supervision.output import MAX_LINE, SYSTEM, LineStream, build_prefix, prefix_lines
 
 PREFIX = b"w | "
 
 
 def through(chunks: list[bytes]) -> list[bytes]:
     """The lines that come out, without their prefixes."""
-    stream = LineStream(PREFIX)
-    out = b"".join(map(stream.feed, chunks)) + stream.flush()
-    assert out == b"" or out.endswith(b"\n")
+    stream = LineStream()
+    blocks = [*map(stream.feed, chunks), stream.flush()]
+    assert all(block.endswith(b"\n") for block in blocks if block)
+    out = b"".join(prefix_lines(PREFIX, block) for block in blocks if block)
     lines = out.split(b"\n")[:-1]
     assert all(line.startswith(PREFIX) for line in lines)
     return [line.removeprefix(PREFIX) for line in lines]
@@ -59,16 +60,16 @@ def test_long_lines_are_cut_into_pieces_that_are_complete(size: int) -> None:
 
 
 def test_a_line_without_end_does_not_pile_up() -> None:
-    stream = LineStream(PREFIX)
+    stream = LineStream()
     written = sum(len(stream.feed(b"x" * 10_000)) for _ in range(100))
     assert 1_000_000 - written <= MAX_LINE + 1
 
 
 def test_what_waits_is_flushed_once() -> None:
-    stream = LineStream(PREFIX)
+    stream = LineStream()
     assert stream.feed(b"prompt> ") == b""
     assert stream.has_partial
-    assert stream.flush() == b"w | prompt> \n"
+    assert stream.flush() == b"prompt> \n"
     assert stream.flush() == b"" and not stream.has_partial
 
 
@@ -84,15 +85,16 @@ def test_what_waits_is_flushed_once() -> None:
     ],
 )
 def test_colors_end_with_their_line(line: bytes, expected: bytes) -> None:
-    assert prefix_lines(PREFIX, line) == PREFIX + expected + b"\n"
+    assert prefix_lines(PREFIX, line + b"\n") == PREFIX + expected + b"\n"
 
 
 def test_prefixes_are_aligned_and_name_the_supervisor_system() -> None:
-    prefixes = build_prefixes(["layer", "interface.1"], color=False)
-    assert prefixes == {"layer": b"layer       | ", "interface.1": b"interface.1 | ", "system": b"system      | "}
+    assert [build_prefix(name, 0, 11, color=False) for name in ("layer", "interface.1", SYSTEM)] == [
+        b"layer       | ", b"interface.1 | ", b"system      | "
+    ]  # fmt: skip
 
 
 def test_each_process_has_a_color_of_its_own() -> None:
-    prefixes = build_prefixes(["worker.1", "worker.2"], color=True)
-    assert all(prefix.endswith(b"\x1b[0m") for prefix in prefixes.values())
-    assert len({prefix[:5] for prefix in prefixes.values()}) == 3
+    prefixes = [build_prefix(name, at, 8, color=True) for at, name in enumerate(("worker.1", "worker.2", SYSTEM))]
+    assert all(prefix.endswith(b"\x1b[0m") for prefix in prefixes)
+    assert len({prefix[:5] for prefix in prefixes}) == 3

@@ -2,7 +2,11 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from procman.clock import SystemClock
+from procman.settings import SupervisorSettings
+from procman.supervision.logformat import Voice
 from procman.supervision.logring import LogRing
+from procman.supervision.mergedlog import MergedLog
 from procman.supervision.output import PARTIAL_DELAY
 from procman.supervision.pipes import OutputPipes
 
@@ -16,6 +20,10 @@ class Page:
 
     def write(self, data: bytes) -> None:
         self.text += data
+
+
+def merged(page: Page) -> MergedLog:
+    return MergedLog(page, LogRing(), SupervisorSettings(), SystemClock(), [], color=False)  # type: ignore[arg-type]
 
 
 async def until(predicate: Callable[[], bool]) -> None:
@@ -32,11 +40,11 @@ async def until(predicate: Callable[[], bool]) -> None:
 def test_each_process_has_its_own_lines_until_its_pipe_ends() -> None:
     async def scenario() -> bytes:
         page = Page()
-        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
+        pipes = OutputPipes(merged(page))
         writers = []
         for prefix in (b"a | ", b"b | "):
             read, write = os.pipe()
-            pipes.add(read, prefix.decode(), prefix)
+            pipes.add(read, Voice(prefix.decode(), prefix))
             writers.append(write)
         os.write(writers[0], b"one\ntw")
         await until(lambda: b"one" in page.text)
@@ -55,9 +63,9 @@ def test_each_process_has_its_own_lines_until_its_pipe_ends() -> None:
 def test_a_full_console_stops_the_reading_and_resume_goes_on() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
+        pipes = OutputPipes(merged(page))
         read, write = os.pipe()
-        pipes.add(read, "a", b"a | ")
+        pipes.add(read, Voice("a", b"a | "))
         page.is_full = True
         os.write(write, b"first\n")
         await until(lambda: b"first" in page.text)
@@ -78,9 +86,9 @@ def test_a_full_console_stops_the_reading_and_resume_goes_on() -> None:
 def test_a_prompt_appears_after_a_moment() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
+        pipes = OutputPipes(merged(page))
         read, write = os.pipe()
-        pipes.add(read, "a", b"a | ")
+        pipes.add(read, Voice("a", b"a | "))
         started = asyncio.get_running_loop().time()
         os.write(write, b"prompt> ")
         await until(lambda: page.text == b"a | prompt> \n")
@@ -94,13 +102,14 @@ def test_a_prompt_appears_after_a_moment() -> None:
 def test_the_last_words_of_one_process_can_be_had_at_once() -> None:
     async def scenario() -> None:
         page = Page()
-        pipes = OutputPipes(page, LogRing())  # type: ignore[arg-type]
+        pipes = OutputPipes(merged(page))
         read, write = os.pipe()
-        pipes.add(read, "a", b"a | ")
+        voice = Voice("a", b"a | ")
+        pipes.add(read, voice)
         os.write(write, b"last words\n")
-        pipes.drain(b"b | ")
+        pipes.drain(Voice("a", b"a | "))
         assert page.text == b""
-        pipes.drain(b"a | ")
+        pipes.drain(voice)
         assert page.text == b"a | last words\n"
         os.close(write)
         pipes.close()

@@ -533,7 +533,11 @@ def test_a_formation_grows_and_shrinks_without_touching_the_others() -> None:
 
 
 LOADER = Member("loader", "loader", overlaps=True, is_needed=False)
-AFTER = (*MEMBERS[:2], LOADER, *(member._replace(after="loader", overlaps=True) for member in MEMBERS[2:]))
+AFTER = (
+    *MEMBERS[:2],
+    LOADER,
+    *(member._replace(after=(("loader", "ready"),), overlaps=True) for member in MEMBERS[2:]),
+)
 
 
 def test_what_comes_after_a_type_is_started_once_that_is_ready_and_then_for_itself() -> None:
@@ -578,6 +582,149 @@ def test_what_waits_for_a_type_may_be_started_on_request_and_held() -> None:
     assert machine.carry_out(machine.policy.start_slots(["worker.1"], 0.0)) == [Spawn("worker.1")]
     machine.carry_out(machine.policy.stop_slots(["worker.2"], 0.0))
     assert Spawn("worker.2") not in machine.ready("loader")
+
+
+CODE = tuple(member._replace(is_reloaded=True) if member.type in ("loader", "worker") else member for member in AFTER)
+
+
+def test_a_reload_ends_what_runs_the_code_at_once_and_starts_it_in_order() -> None:
+    machine = Machine(CODE)
+    machine.ready_all()
+    machine.ready("worker.1", "worker.2")
+    machine.now = 100.0
+    actions = machine.carry_out(machine.policy.reload(machine.now))
+    assert actions == [Terminate("loader"), Terminate("worker.1"), Terminate("worker.2")]
+    assert machine.exit("worker.1", 0) == []
+    assert machine.exit("loader", 0) == [Spawn("loader")]
+    # worker.2 is in a consumer: it has two seconds.
+    assert machine.ready("loader") == [Spawn("worker.1")]
+    machine.ready("worker.1")
+    assert Kill("worker.2") in machine.advance(policy.RELOAD_TIMEOUT)
+    assert Spawn("worker.2") in machine.exit("worker.2", -9)
+
+
+def test_code_that_does_not_start_is_left_alone_until_it_is_changed_again() -> None:
+    machine = Machine(CODE)
+    machine.ready("layer", "interface.1")
+    assert "exited with status 1 after 0.0 s without having been ready; waiting for a change" in logs(
+        machine.exit("loader", 1)
+    )
+    assert machine.advance(1000.0) == [] and not machine.policy.stopping
+    assert machine.carry_out(machine.policy.reload(machine.now)) == [Spawn("loader")]
+    # Another change, while it is still being imported.
+    assert machine.carry_out(machine.policy.reload(machine.now)) == [Terminate("loader")]
+    assert machine.exit("loader", -15) == [Spawn("loader")]
+    assert Announce() not in machine.ready("loader")
+    assert Announce() in machine.ready("worker.1", "worker.2")
+
+
+def test_a_reload_leaves_down_what_was_stopped_unless_it_is_named() -> None:
+    machine = Machine(CODE)
+    machine.ready_all()
+    machine.ready("worker.1", "worker.2")
+    for name in ("loader", "worker.1"):
+        machine.carry_out(machine.policy.stop_slots([name], machine.now))
+        machine.exit(name, 0)
+    assert machine.carry_out(machine.policy.reload(machine.now, ["loader"])) == [Terminate("worker.2"), Spawn("loader")]
+    machine.exit("worker.2", 0)
+    assert machine.ready("loader") == [Spawn("worker.2")]
+
+
+SERVICE = Member("css.1", "css", is_optional=True, is_needed=False, ready_after=1.0)
+ONCE = Member("migrate.1", "migrate", is_optional=True, is_needed=False, ready_after=1.0, runs_once=True)
+SUCCESS = (("migrate", "completed_successfully"),)
+
+
+def test_a_program_that_says_nothing_is_ready_when_it_has_lived_for_a_while() -> None:
+    machine = Machine((*MEMBERS, SERVICE))
+    machine.ready("layer", "interface.1", "worker.1")
+    machine.advance(0.9)
+    assert machine.state("css.1") is State.STARTING
+    machine.advance(0.2)
+    assert machine.state("css.1") is State.RUNNING
+
+
+def test_an_optional_program_is_tried_for_ever_and_waited_for_by_nobody() -> None:
+    machine = Machine((*MEMBERS, SERVICE))
+    assert Announce() in machine.ready("layer", "interface.1", "worker.1", "worker.2")
+    for _ in range(30):
+        if "css.1" in machine.pids:
+            machine.exit("css.1", 127)
+        assert not machine.policy.stopping
+        machine.advance(policy.BACKOFF_CAP)
+    assert sum(action == Spawn("css.1") for action in machine.done) > 20
+
+
+def test_what_runs_once_releases_what_waits_for_its_success() -> None:
+    members = (*MEMBERS[:2], *(member._replace(after=SUCCESS) for member in MEMBERS[2:]), ONCE)
+    machine = Machine(members)
+    machine.ready("layer", "interface.1")
+    machine.advance(500.0)  # however long it takes
+    assert not machine.policy.stopping and "worker.1" not in machine.pids
+    actions = machine.exit("migrate.1", 0)
+    assert actions[-2:] == [Spawn("worker.1"), Spawn("worker.2")] and "exited with status 0" in logs(actions)
+    machine.ready("worker.1", "worker.2")
+    assert machine.state("migrate.1") is State.EXITED and machine.advance(100.0) == []
+    assert machine.carry_out(machine.policy.start_slots(["migrate.1"], machine.now)) == [Spawn("migrate.1")]
+
+
+def test_a_restart_of_all_goes_on_behind_what_runs_once() -> None:
+    for status in (0, 3):
+        machine = Machine((ONCE, *MEMBERS))
+        machine.exit("migrate.1", 0)
+        machine.ready("layer", "interface.1", "worker.1", "worker.2")
+        names = [name for name in machine.policy.slots if name != "layer"]
+        assert Spawn("migrate.1") in machine.carry_out(machine.policy.restart(names, machine.now))
+        assert Terminate("interface.1") in machine.exit("migrate.1", status)
+        assert not machine.policy.is_restarting("migrate.1") and machine.policy.is_restarting("worker.2")
+
+
+def test_a_failure_of_what_the_site_waits_for_is_the_end() -> None:
+    members = (*MEMBERS[:2], *(member._replace(after=SUCCESS) for member in MEMBERS[2:]), ONCE)
+    machine = Machine(members)
+    assert "worker.1, worker.2 cannot start without it; giving up" in logs(machine.exit("migrate.1", 3))
+    assert machine.policy.status == states.NEVER_READY
+    # Of what only an optional one waits for it is not.
+    machine = Machine((*MEMBERS, ONCE, SERVICE._replace(after=SUCCESS)))
+    assert "css.1 cannot start without it" in logs(machine.exit("migrate.1", 3))
+    assert not machine.policy.stopping and "css.1" not in machine.pids
+
+
+def test_the_end_whatever_its_status_and_the_start_are_conditions_too() -> None:
+    after = (("migrate", "completed"), ("layer", "started"))
+    machine = Machine((*MEMBERS, ONCE, SERVICE._replace(after=after)))
+    assert Spawn("css.1") in machine.exit("migrate.1", 3)
+    started = SERVICE._replace(after=(("worker", "started"),))
+    assert Machine((*MEMBERS, started)).pids.keys() >= {"css.1"}
+
+
+def test_needed_programs_are_waited_for_and_their_failure_is_the_end() -> None:
+    needed = SERVICE._replace(is_optional=False, is_needed=True)
+    machine = Machine((*MEMBERS, needed))
+    assert Announce() not in machine.ready("layer", "interface.1", "worker.1", "worker.2")
+    assert Announce() in machine.advance(1.0)
+    machine = Machine((*MEMBERS, needed))
+    while not machine.policy.stopping:
+        if "css.1" in machine.pids:
+            machine.exit("css.1", 1)
+        machine.advance(0.9)
+    assert machine.policy.status == states.NEVER_READY
+
+
+def test_what_the_layer_needs_stops_after_it_and_is_asked_by_then_only() -> None:
+    redis = SERVICE._replace(name="redis.1", type="redis", stop_phase=3)
+    machine = Machine((*MEMBERS, redis), shutdown=10.0)
+    machine.ready("layer", "interface.1", "worker.1", "worker.2")
+    machine.advance(2.0)
+    machine.carry_out(machine.policy.stop(machine.now))
+    machine.advance(6.0)  # past half time everybody is asked, but not those
+    asked = {action.name for action in machine.done if isinstance(action, Terminate | CloseLifetime)}
+    assert asked == {"interface.1", "worker.1", "worker.2"}
+    for name in ("interface.1", "worker.1"):
+        machine.exit(name, 0)
+    assert machine.exit("worker.2", 0) == [CloseLifetime("layer")]
+    assert machine.exit("layer", 0) == [Terminate("redis.1")]
+    assert Quit(states.STOPPED_BY_REQUEST) in machine.exit("redis.1", 143)
 
 
 def living(timeout: float = 60.0) -> Machine:
@@ -643,6 +790,7 @@ EVENTS = st.lists(
                 "start",
                 "add",
                 "remove",
+                "reload",
             ]
         ),
         st.integers(0, len(NAMES) - 1),
@@ -654,12 +802,22 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(EVENTS, st.floats(0.1, 30.0), st.booleans())
+@given(EVENTS, st.floats(0.1, 30.0), st.booleans(), st.booleans())
 def test_no_sequence_of_events_breaks_the_invariants(
-    events: list[tuple[str, int, int, float]], shutdown: float, loads: bool
+    events: list[tuple[str, int, int, float]], shutdown: float, loads: bool, is_development: bool
 ) -> None:
     """Never two processes in a slot, no start after a stop, one end, within the deadline; see ``Machine``."""
-    members = (*BESIDE[:2], *(member._replace(after="loader") for member in BESIDE[2:]), LOADER) if loads else BESIDE
+    members = (
+        (*BESIDE[:2], *(member._replace(after=(("loader", "ready"),)) for member in BESIDE[2:]), LOADER)
+        if loads
+        else BESIDE
+    )
+    if is_development:
+        members = tuple(m._replace(is_reloaded=m.type in ("worker", "loader")) for m in members)
+        members += (
+            Member("css.1", "css", is_optional=True, ready_after=1.0),
+            Member("migrate.1", "migrate", is_optional=True, ready_after=1.0, runs_once=True),
+        )
     machine = Machine(members, shutdown=shutdown, liveness=20.0)
     stopped_at: float | None = None
     for event, index, status, seconds in events:
@@ -686,6 +844,8 @@ def test_no_sequence_of_events_breaks_the_invariants(
             machine.carry_out(machine.policy.remove("worker.9", machine.now))
         elif event == "beat" and name in machine.pids:
             machine.carry_out(machine.policy.beat(name, machine.pids[name], machine.now))
+        elif event == "reload":
+            machine.carry_out(machine.policy.reload(machine.now, ["loader"]))
         elif event == "fail":
             machine.spawn_fails.add(name)
         else:

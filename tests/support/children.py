@@ -123,5 +123,35 @@ def never_ready() -> None:
     wait()
 
 
+def beating() -> None:
+    """Shows that it lives, ten times a second."""
+    ready()
+    status = int(os.environ["PROCMAN_READY_FD"])
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    signal.signal(signal.SIGALRM, lambda *_: os.write(status, b"b"))
+    wait()
+
+
+def orphans(count: str) -> None:
+    """Makes that many processes whose parent dies before them."""
+    for _ in range(int(count)):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                signal.sigtimedwait((), 0.2)
+            os._exit(0)
+        os.wait()
+    print("orphans made", flush=True)
+    ready()
+    wait()
+
+
+def counts_interrupts() -> None:
+    """Ignores SIGTERM and tells of each SIGINT."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+    ready()
+    wait()
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

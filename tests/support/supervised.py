@@ -96,9 +96,11 @@ def supervised(directory: Path, *types: Mapping[str, Any], **options: Any) -> It
 def main() -> None:
     """Run the formation that the first argument describes."""
     from procman.settings import SupervisorSettings
-    from procman.supervision import Supervisor
+    from procman.supervision.engine import Supervisor
     from procman.supervision.formation import ProcessType, build_formation
 
+    if os.environ.pop("TEST_WITHOUT_PIDFD", ""):
+        del os.pidfd_open  # as on macOS
     order = json.loads(sys.argv[1])
     specs = build_formation(ProcessType(**fields) for fields in order["types"])
     settings = SupervisorSettings.load({}, **order["settings"])
