@@ -218,17 +218,19 @@ def _place(error: BaseException) -> str:
     return ""
 
 
-def main(arguments: list[str]) -> int:
-    """Write the line; returns the exit status."""
+def write_description(fd: int) -> ProjectConfiguration | None:
+    """Write the line to *fd*, which is closed; the project, or None if it cannot be served."""
     answer: dict[str, Any]
+    project = None
     try:
-        answer = {"project": dataclasses.asdict(describe())}
+        project = describe()
+        answer = {"project": dataclasses.asdict(project)}
     except ConfigurationError as error:
         answer = {"error": str(error)}
-    with os.fdopen(int(arguments[0]), "w", encoding="utf-8") as pipe:
+    with os.fdopen(fd, "w", encoding="utf-8") as pipe:
         pipe.write(json.dumps(answer) + "\n")
-    return 0 if "project" in answer else 2
+    return project
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(0 if write_description(int(sys.argv[1])) else 2)

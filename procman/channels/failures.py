@@ -1,11 +1,14 @@
-"""What a client is told when the consumer of its message has failed, and which of a consumer's sends are at fault.
+"""What a client is told when a consumer has failed, which of its sends are at fault, and what is said of broken code.
 
 Pure but for ``answer``, which sends.
 """
 
 from __future__ import annotations
 
+import importlib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from procman.channels.message import Message
@@ -13,6 +16,9 @@ from procman.layers import codec
 from procman.layers.base import Send
 
 INTERNAL_ERROR = 1011  # RFC 6455: the server met a condition that it did not expect
+_PACKAGE = Path(__file__).parents[1]
+_IMPORTLIB = Path(importlib.__file__)
+_LONGEST_TEXT = 20_000  # characters of a traceback
 INVALID_DATA = 1007  # RFC 6455: a message has data that its type does not allow
 
 
@@ -54,3 +60,25 @@ def split_sends(sends: Iterable[Send]) -> tuple[list[Send], list[tuple[Send, str
         else:
             good.append(send)
     return good, bad
+
+
+def describe_code_error(error: BaseException) -> str:
+    """Why code does not run, for whoever wrote it: what was raised and where comes first, then how it came to that."""
+    place = traceback.format_list(traceback.extract_tb(error.__traceback__)[-1:])
+    if isinstance(error, SyntaxError):
+        place = []  # it tells the place itself
+    raised = "".join([*place, *traceback.format_exception_only(error)])[:_LONGEST_TEXT]
+    return f"{raised}\n\n{code_traceback(error)[-_LONGEST_TEXT:]}"
+
+
+def code_traceback(error: BaseException) -> str:
+    """The traceback of *error* without the frames of this project and of the import system, which are not at fault."""
+    shown = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in shown.stack if not _is_machinery(frame.filename)]
+    shown.stack = traceback.StackSummary.from_list(frames or list(shown.stack))
+    return "".join(shown.format())
+
+
+def _is_machinery(filename: str) -> bool:
+    path = Path(filename)
+    return filename.startswith("<frozen ") or path == _IMPORTLIB or _PACKAGE in path.parents

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from procman.channels import tied
+from procman.channels.failures import describe_code_error
 from procman.clock import SystemClock
 from procman.layers.ipc.embedded import HubThread
 from procman.lifetime import inherited_fd
@@ -39,7 +40,6 @@ _END_TIMEOUT = 1.5
 # The keeper's end reaches the child twice, by a signal too: this long it is left to that.
 _GRACE = 0.3
 _LONGEST_END = 3.0
-_LONGEST_TEXT = 20_000  # characters of a traceback
 
 
 class KeptServer(Protocol):
@@ -259,12 +259,7 @@ class Kept:
 
     def broken(self, error: BaseException) -> None:
         """The code does not run, for this reason: what was raised and where comes first, then how it came to that."""
-        place = traceback.format_list(traceback.extract_tb(error.__traceback__)[-1:])
-        if isinstance(error, SyntaxError):
-            place = []  # it tells the place itself
-        raised = "".join([*place, *traceback.format_exception_only(error)])[:_LONGEST_TEXT]
-        way = "".join(traceback.format_exception(error))[-_LONGEST_TEXT:]
-        self._say({"broken": f"{raised}\n\n{way}"})
+        self._say({"broken": describe_code_error(error)})
 
     def ending(self) -> None:
         """This process ends already."""

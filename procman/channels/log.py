@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 from procman.layers import names
-from procman.log import OneLineFormatter, escape
+from procman.log import OneLineFormatter, choose_formatter, escape
 
 _request_id: ContextVar[str] = ContextVar("procman_request_id", default="")
 
@@ -71,7 +71,7 @@ class _RequestFormatter(OneLineFormatter):
 
 def _prepare(made: logging.Handler) -> None:
     made.addFilter(RequestIdFilter())
-    made.setFormatter(_RequestFormatter())
+    made.setFormatter(choose_formatter(_RequestFormatter()))
 
 
 handler = logging.StreamHandler()

@@ -8,27 +8,36 @@ would share those, broken, with every worker. ``procman.forking`` forks.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from procman.channels.describe import build_configuration, write_description
+from procman.channels.failures import code_traceback, describe_code_error
 from procman.channels.leftovers import close_connections
-from procman.forking import report, serve
+from procman.errors import ConfigurationError
+from procman.forking import Report, report, send_report, serve
 from procman.lifetime import announce_ready
 from procman.log import escape
+from procman.settings import ENV_PROJECT, ProjectConfiguration
 
 logger = logging.getLogger("django.channels")
+_REFUSED = 2  # exit status, where the description says why
 # What a forked process would share with the others: sockets, and event loops that watch some.
 _SHARED = ("socket:", "anon_inode:[eventpoll]", "anon_inode:[io_uring]")
 
 
-def run_preloader(settings: Any, control_fd: int, only: Iterable[str] = (), exclude: Iterable[str] = ()) -> int:
+def run_preloader(settings: Any, control_fd: int, describe_fd: int | None = None) -> int:
     """Load the project, then fork a worker for each request on *control_fd*; the exit status of whichever ends.
+
+    What other processes must know of the project is written to *describe_fd* first, if there is one.
 
     Raises:
         ConfigurationError: as for ``run_worker``.
@@ -38,13 +47,28 @@ def run_preloader(settings: Any, control_fd: int, only: Iterable[str] = (), excl
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     before = _shared_fds()
-    worker, channels = load_worker(settings, tuple(only), tuple(exclude))
+    if describe_fd is None:
+        project = ProjectConfiguration.from_json(os.environ[ENV_PROJECT])
+    elif (described := write_description(describe_fd)) is None:
+        return _REFUSED
+    else:
+        project = described
+    try:
+        worker, channels = load_worker(settings)
+        project = build_configuration(project.settings_module, project.layer, project.layer_config)
+    except BaseException as error:
+        cause = error.__cause__ if isinstance(error, ConfigurationError) and error.__cause__ else error
+        send_report(control, Report("does not load the project", {"broken": describe_code_error(cause)}))
+        if isinstance(error, ConfigurationError) or not isinstance(error, Exception):
+            raise
+        sys.stderr.write(code_traceback(error))
+        return 1
     _close_databases()
     _begin_layers_anew()
     gc.collect()
     gc.freeze()  # what the collector does not look at, it does not write to: it stays shared
     unsafe = describe_unsafe(before)
-    report(control, unsafe)
+    report(control, unsafe, {"project": dataclasses.asdict(project)})
     if not unsafe:
         logger.info("project loaded; workers are forked from here")
     announce_ready()

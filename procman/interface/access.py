@@ -5,12 +5,10 @@ Records carry the facts too, as ``action`` (one of the words below) and ``detail
 their own; there nothing is escaped.
 """
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from procman.log import escape
+from procman.log import escape, stamp, to_json
 
 REQUEST = "REQUEST"
 CONNECT, ACCEPT, REJECT, DISCONNECT = "CONNECT", "ACCEPT", "REJECT", "DISCONNECT"
@@ -36,6 +34,5 @@ def json_line(action: str, details: Mapping[str, Any], at: float) -> str:
 
     Only ASCII without control characters is in it.
     """
-    time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     facts = {name: None if value == "" else value for name, value in details.items()}
-    return json.dumps({"time": time, "action": action, **facts}).replace("\x7f", "\\u007f")
+    return to_json({"time": stamp(at), "action": action, **facts})

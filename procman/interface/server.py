@@ -20,11 +20,12 @@ from typing import Any
 from procman import lifetime
 from procman.clock import Clock
 from procman.errors import ConfigurationError
-from procman.interface import tls
+from procman.interface import news, tls
 from procman.interface.http import HTTPProtocol
 from procman.interface.replies import Replies
 from procman.interface.scrape import MetricsServer
 from procman.interface.site import Site
+from procman.interface.workplace import Workplace
 from procman.layers.base import AsyncChannelLayer
 from procman.layers.errors import LayerError
 from procman.settings import InterfaceSettings, ProjectConfiguration
@@ -207,7 +208,8 @@ def fit_descriptors(settings: InterfaceSettings) -> InterfaceSettings:
 
 
 async def _serve(settings: InterfaceSettings, project: ProjectConfiguration, sockets: list[socket.socket]) -> int:
-    server = InterfaceServer(settings, project, make_layer(project))
+    kind = Workplace if news.is_wanted() else Site
+    server = InterfaceServer(settings, project, make_layer(project), site=kind)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         # A second signal changes nothing: whoever is in a hurry has SIGKILL.
@@ -217,12 +219,21 @@ async def _serve(settings: InterfaceSettings, project: ProjectConfiguration, soc
         loop.call_soon_threadsafe(server.stop, True)
 
     lifetime.watch_lifetime(supervisor_died)
+    site = server.site
+    if isinstance(site, Workplace):
+        follower = news.Follower(site)
+        news.watch_news(lambda said: _call_in(loop, follower, said))
     try:
         await server.run(sockets, on_ready=lifetime.announce_ready)
     except (LayerError, ConfigurationError) as error:
         logger.error("%s", error)
         return 1
     return 0
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def make_layer(project: ProjectConfiguration) -> AsyncChannelLayer:
