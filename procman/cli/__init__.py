@@ -18,8 +18,8 @@ from procman.errors import ProcmanError
 IS_WINDOWS = os.name == "nt"
 
 _COMMANDS = (
-    "start", "status", "restart", "stop", "scale", "logs", "top", "ctl", "export", "check", "new",
-    "interface", "worker", "layer", "preloader",
+    "start", "status", "restart", "stop", "scale", "logs", "top", "ctl", "run", "export", "check", "new",
+    "interface", "worker", "layer", "preloader", "reloader",
 )  # fmt: skip
 
 _HELP = """Serve the Django project in this directory: HTTP, WebSockets and their workers, in one command.
@@ -34,12 +34,15 @@ Without a COMMAND it starts everything, so these two are the same:
 Examples:
     channels-run --port 9000 --workers 4      another port, four worker processes
     channels-run start --help                 every limit and its default
+    channels-run --reload                     for development: a change of the code starts the workers anew
+    channels-run --procfile Procfile.dev      what else the site needs, beside it (css: npm run watch)
     channels-run status                       what is running, from another terminal
     channels-run restart                      workers with the code as it is now; sockets stay open
     channels-run logs -f worker.2             what one process prints
     channels-run top                          processes, CPU, memory and messages, live
     channels-run scale worker=4               more workers, now
     channels-run stop                         everything
+    channels-run run python manage.py shell   a command in the environment of the site (.env)
     channels-run check                        what would go wrong, before it does
     channels-run new mysite                   a new project with a chat to try
     channels-run worker                       one role in the foreground (containers, Procfiles)

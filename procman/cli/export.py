@@ -5,17 +5,21 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from procman.cli.options import layer_option, pick, settings_option, settings_options, to_arguments
 from procman.errors import ConfigurationError
 from procman.settings import ENV_LAYER, InterfaceSettings, LayerSettings, SupervisorSettings, WorkerSettings
+
+if TYPE_CHECKING:
+    from procman.supervision.formation import ProcessType
 
 FORMATS = ("supervisord", "systemd", "procfile")
 _SETTINGS = "DJANGO_SETTINGS_MODULE"
@@ -26,7 +30,10 @@ _LISTENING = ("bind", "port", "socket_mode", "interfaces", "workers")
 
 @dataclass(frozen=True)
 class Site:
-    """What an export says of the project. ``flags`` are those of each role, ``environ`` what it must have set."""
+    """What an export says of the project. ``flags`` are those of each role, ``environ`` what it must have set.
+
+    ``others`` are the lines of a Procfile that run beside it.
+    """
 
     name: str
     directory: str
@@ -36,6 +43,7 @@ class Site:
     settings: SupervisorSettings
     flags: Mapping[str, Sequence[str]]
     has_hub: bool
+    others: Sequence[ProcessType] = ()
 
 
 @click.command("export")
@@ -58,14 +66,18 @@ def command(
         channels-run export supervisord --bind 0.0.0.0 > /etc/supervisor/conf.d/site.conf
         channels-run export procfile > Procfile
 
-    systemd and a Procfile run `channels-run` itself. supervisord runs each role, and holds the listening socket.
+    systemd and a Procfile run `channels-run` itself. supervisord runs each role, and the lines of a Procfile, and holds
+    the listening socket; it knows no order of starts but that of the programs.
     """
+    from procman.cli.formation import PHASES, counts_of, read_procfile
     from procman.cli.project import enter_project, guess_layer
     from procman.layers.redis.hosts import is_redis
+    from procman.supervision.procfile import build_types
 
     module = enter_project(settings)
     address = guess_layer(settings, layer)
     given = SupervisorSettings.load(**pick(SupervisorSettings, values))
+    lines = read_procfile(given)
     own = {key: value for key, value in values.items() if key not in _LISTENING}
     site = Site(
         name=_checked(name or Path.cwd().name),
@@ -81,6 +93,7 @@ def command(
             "layer": to_arguments(LayerSettings, own),
         },
         has_hub=not is_redis(address),
+        others=build_types(lines, counts_of(given, lines), given.port, PHASES),
     )  # fmt: skip
     click.echo({"supervisord": supervisord, "systemd": systemd, "procfile": procfile}[format](site), nl=False)
 
@@ -126,7 +139,34 @@ def supervisord(site: Site) -> str:
         lines += program("program", "layer", 1, 100)
     lines += program("fcgi-program", "interface", site.settings.interfaces, 200, f"socket={socket}")
     lines += program("program", "worker", site.settings.workers, 300)
+    for kind in site.others:
+        lines += _other_program(site, kind, wait)
     return "\n".join(lines)
+
+
+def _other_program(site: Site, kind: ProcessType, wait: int) -> list[str]:
+    """A line of a Procfile. Its copies are numbered by their ports, as supervisord can count but not reckon."""
+    environ = {**site.environ, **kind.env}
+    variables = [f'{key}="{_percent(value)}"' for key, value in environ.items()] + ['PORT="%(process_num)d"']
+    once = ["autorestart=false", "startsecs=0", "exitcodes=0"]
+    return [
+        f"[program:{site.name}-{kind.name}]",
+        f"command={_percent(shlex.join(kind.argv))}",
+        "process_name=%(program_name)s-%(process_num)d",
+        f"numprocs={kind.count}",
+        f"numprocs_start={kind.port}",
+        "priority=400",
+        f"directory={_percent(site.directory)}",
+        f"user={site.user}",
+        f"environment={','.join(variables)}",
+        *(once if kind.runs_once else ["autorestart=true"]),
+        f"stopsignal={signal.Signals(kind.stop_signal).name.removeprefix('SIG')}",
+        f"stopwaitsecs={wait}",
+        "stopasgroup=true",
+        "killasgroup=true",
+        "redirect_stderr=true",
+        "",
+    ]
 
 
 def systemd(site: Site) -> str:
@@ -169,6 +209,7 @@ def systemd(site: Site) -> str:
         "KillMode=mixed",
         f"TimeoutStopSec={int(site.settings.shutdown_timeout) + 2}",
         f"TimeoutStartSec={int(site.settings.startup_timeout) + 30}",
+        "WatchdogSec=30",
         "Restart=on-failure",
         "",
         "[Install]",

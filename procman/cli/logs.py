@@ -8,6 +8,7 @@ import sys
 import click
 
 from procman.cli.running import NAMES, control_socket, leave_not_running, site_options
+from procman.supervision.logformat import LEVELS, LevelFilter
 
 _ESCAPES = re.compile(rb"\x1b\[[0-9;:]*m")
 
@@ -17,9 +18,16 @@ _ESCAPES = re.compile(rb"\x1b\[[0-9;:]*m")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed from now on, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=100, show_default=True, help="Lines of before.")
 @click.option("--grep", metavar="REGEX", help="Only lines in which this is found.")
+@click.option("--level", type=click.Choice(LEVELS), default=LEVELS[0], help="Only lines of this level and above.")
 @site_options
 def command(
-    names: tuple[str, ...], follow: bool, lines: int, grep: str | None, layer: str | None, settings: str | None
+    names: tuple[str, ...],
+    follow: bool,
+    lines: int,
+    grep: str | None,
+    level: str,
+    layer: str | None,
+    settings: str | None,
 ) -> None:
     """Print the last lines of NAMES of the running site, or of all.
 
@@ -33,22 +41,26 @@ def command(
     except re.error as error:
         raise click.UsageError(f"--grep is no regular expression: {error}") from None
     is_plain = not sys.stdout.isatty()
+    levels = LevelFilter(level)
+
+    def is_wanted(line: bytes) -> bool:
+        plain = _ESCAPES.sub(b"", line)
+        return levels.passes(plain) and (pattern is None or pattern.search(plain) is not None)
 
     def show(line: bytes) -> None:
-        plain = _ESCAPES.sub(b"", line)
-        if pattern is None or pattern.search(plain):
-            sys.stdout.buffer.write(plain if is_plain else line)
+        sys.stdout.buffer.write(_ESCAPES.sub(b"", line) if is_plain else line)
 
     path = control_socket(layer, settings)
     try:
         recent, later = control.logs(path, names, follow)
-        before = [line for line in recent if pattern is None or pattern.search(_ESCAPES.sub(b"", line))]
+        before = [line for line in recent if is_wanted(line)]
         for line in before[-lines:] if lines else []:
             show(line)
         sys.stdout.flush()
         for line in later:
-            show(line)
-            sys.stdout.flush()
+            if is_wanted(line):
+                show(line)
+                sys.stdout.flush()
     except NotRunning as error:
         leave_not_running(error)
     except KeyboardInterrupt:

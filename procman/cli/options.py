@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 import click
 
+from procman.cli import environment
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_SHORT = {"port": "-p", "workers": "-w"}
+_SHORT = {"port": "-p", "workers": "-w", "count": "-c"}
 
 
 def flag_name(field_name: str) -> str:
@@ -42,6 +44,10 @@ def _type(field: dataclasses.Field[Any]) -> click.ParamType[Any]:
     return click.STRING
 
 
+def _join(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    return ",".join(values) or None
+
+
 def settings_options(
     settings: type, only: Collection[str] = (), exclude: Collection[str] = ()
 ) -> Callable[[Command], Command]:
@@ -57,7 +63,9 @@ def settings_options(
                 command = click.option(*names, field.name, default=None, help=_help(field))(command)
             else:
                 names = [flag, *([_SHORT[field.name]] if field.name in _SHORT else [])]
-                command = click.option(*names, field.name, type=_type(field), default=None, help=_help(field))(command)
+                several: dict[str, Any] = {"multiple": True, "callback": _join} if field.metadata["several"] else {}
+                option = click.option(*names, field.name, type=_type(field), default=None, help=_help(field), **several)
+                command = option(command)
         return command
 
     return decorate
@@ -81,9 +89,31 @@ def to_arguments(settings: type, values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-settings_option = click.option(
+_settings = click.option(
     "--settings", metavar="MODULE", help="Django settings, such as mysite.settings.  [default: from manage.py]"
 )
+_env = click.option(
+    "--env",
+    metavar="FILE",
+    multiple=True,
+    expose_value=False,
+    callback=environment.remember_files,
+    help="File of environment variables, instead of .env; may be given several times. What is set already stays.",
+)
+_no_env = click.option(
+    "--no-env",
+    is_flag=True,
+    expose_value=False,
+    callback=environment.remember_refusal,
+    help="Read no file of environment variables.",
+)
+
+
+def settings_option(command: Command) -> Command:
+    """The options that say which project is meant, and in which environment."""
+    return _settings(_env(_no_env(command)))
+
+
 layer_option = click.option(
     "--layer", metavar="URL", help="Channel layer, such as ipc:///run/site.sock.  [default: the project's own]"
 )

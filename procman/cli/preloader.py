@@ -14,8 +14,9 @@ from procman.settings import WorkerSettings
 @click.command("preloader", hidden=True)
 @settings_options(WorkerSettings)
 @click.option("--control-fd", type=click.IntRange(3), required=True, help="Socket on which workers are asked for.")
+@click.option("--describe-fd", type=click.IntRange(3), help="Pipe for what other processes must know of the project.")
 @settings_option
-def command(control_fd: int, settings: str | None, **values: Any) -> None:
+def command(control_fd: int, describe_fd: int | None, settings: str | None, **values: Any) -> None:
     """Import the project once and fork the workers from it."""
     from procman.cli.project import enter_project
     from procman.log import setup_logging
@@ -24,4 +25,4 @@ def command(control_fd: int, settings: str | None, **values: Any) -> None:
     enter_project(settings)
     from procman.channels.preloader import run_preloader
 
-    sys.exit(run_preloader(WorkerSettings.load(**values), control_fd))
+    sys.exit(run_preloader(WorkerSettings.load(**values), control_fd, describe_fd))

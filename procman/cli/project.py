@@ -11,11 +11,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from procman.cli import environment
 from procman.errors import ConfigurationError
 from procman.settings import ENV_LAYER, ENV_PROJECT, ProjectConfiguration
 
@@ -92,8 +93,10 @@ def settings_file(module: str) -> Path:
 def enter_project(settings: str | None = None) -> str:
     """Make this process one of the project in the working directory; its settings module.
 
-    Sets ``DJANGO_SETTINGS_MODULE`` and puts the directory on ``sys.path``, for this process and those it starts.
+    Reads ``.env``, sets ``DJANGO_SETTINGS_MODULE`` and puts the directory on ``sys.path``, for this process and those
+    it starts.
     """
+    environment.load_environment()
     directory = Path.cwd()
     module = find_settings_module(settings, directory, os.environ)
     os.environ[_SETTINGS] = module
@@ -119,13 +122,22 @@ def describe_project() -> ProjectConfiguration:
         os.close(write)
     with os.fdopen(read, "rb") as answers, process:
         line = answers.readline()
+    return parse_description(line, lambda: process.returncode)
+
+
+def parse_description(line: bytes, exit_status: Callable[[], int]) -> ProjectConfiguration:
+    """The project that *line* describes; *exit_status* is that of the process that should have written it.
+
+    Raises:
+        ConfigurationError: the project does not start; the text is its reason.
+    """
     try:
         answer = json.loads(line)
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or not ("error" in answer or "project" in answer):
         raise ConfigurationError(
-            f"the project could not be read: importing it ended with status {process.returncode}; see above"
+            f"the project could not be read: importing it ended with status {exit_status()}; see above"
         )
     if "error" in answer:
         raise ConfigurationError(str(answer["error"]))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from procman.cli.options import fd_option, layer_option, pick, settings_option, settings_options, to_arguments
+from procman.cli.environment import load_environment, recognise_platform
+from procman.cli.options import fd_option, layer_option, pick, settings_option, settings_options
 from procman.errors import ProcmanError
 from procman.settings import (
     ENV_LAYER,
@@ -22,10 +23,12 @@ from procman.settings import (
     LayerSettings,
     SupervisorSettings,
     WorkerSettings,
+    drain_timeout,
 )
 
 if TYPE_CHECKING:
     from procman.cli.listening import Listening
+    from procman.supervision.platforms import Platform
 
 
 @click.command("start")
@@ -50,25 +53,48 @@ def command(
 
         print_states(ask(layer, settings, "procman.start", *names), "RUNNING")
         return
-    supervisor = SupervisorSettings.load(**pick(SupervisorSettings, values))
+    from procman.cli.formation import own_counts
+
+    platform = recognise_platform(values["platform"])
+    has_port = "PORT" in os.environ
+    files = load_environment(values["platform"])
+    is_own_machine = platform is None or platform.looks_for_env
+    if "PORT" in os.environ and not has_port and values["bind"] is None and is_own_machine:
+        values["bind"] = "127.0.0.1"  # what a developer's file says of the port opens nothing to the outside
+    values = _with_defaults(values | own_counts(values["count"] or ""), platform)
+    supervisor = SupervisorSettings.load(
+        defaults=platform.defaults if platform else {}, **pick(SupervisorSettings, values)
+    )
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
     LayerSettings.load(**pick(LayerSettings, values))
     _check_interface(interface)
     if no_color:
         os.environ["NO_COLOR"] = "1"
-    sys.exit(_start(supervisor, fd, layer, settings, values))
+    notes = [*([platform.describe(), *platform.notes] if platform else []), *(f"variables from {f}" for f in files)]
+    sys.exit(_start(supervisor, fd, layer, settings, values, notes))
+
+
+def _with_defaults(values: dict[str, Any], platform: Platform | None) -> dict[str, Any]:
+    """*values* with what follows for the other processes from those of the supervisor, where they are not given."""
+    defaults = dict(platform.defaults) if platform else {}
+    supervisor = SupervisorSettings.load(defaults=defaults, **pick(SupervisorSettings, values))
+    derived: dict[str, Any] = {"drain_timeout": drain_timeout(supervisor.shutdown_timeout)}
+    if "forwarded_allow_ips" in defaults and not os.environ.get("FORWARDED_ALLOW_IPS"):
+        derived["forwarded_allow_ips"] = defaults["forwarded_allow_ips"]
+    return values | {name: value for name, value in derived.items() if values[name] is None}
 
 
 def _check_interface(settings: InterfaceSettings) -> None:
     """What the interface processes would refuse, each with a restart. Raises ConfigurationError."""
     from procman.interface.forwarded import Trusted
-    from procman.interface.scrape import parse_bind
     from procman.interface.tls import build_context
 
     Trusted(settings.forwarded_allow_ips)
     build_context(settings)
     if settings.metrics_bind:
+        from procman.interface.scrape import parse_bind
+
         parse_bind(settings.metrics_bind)
 
 
@@ -78,15 +104,15 @@ def _start(
     layer: str | None,
     settings: str | None,
     values: dict[str, Any],
+    notes: Sequence[str] = (),
 ) -> int:
+    from procman.cli.formation import build_site, read_description, read_procfile, start_preloader
     from procman.cli.project import choose_layer, control_of, describe_project, enter_project, with_layer
     from procman.layers.ipc.address import control_path, parse
     from procman.layers.redis.hosts import is_redis
-    from procman.supervision import Supervisor
-    from procman.supervision.formation import build_formation
-    from procman.supervision.listeners import Lock, listen_unix
 
     enter_project(settings)
+    procfile = read_procfile(supervisor)
     if layer or os.environ.get(ENV_LAYER):
         # Before the project is read, so that a wrong address is refused early and the project sees the right one.
         os.environ[ENV_LAYER] = choose_layer(layer, "")
@@ -94,13 +120,20 @@ def _start(
     with contextlib.ExitStack() as stack:
         listening = _listen(supervisor, fds)
         stack.callback(listening.close)
-        project = describe_project()
+        run_id = token_hex(8)
+        first = stack.enter_context(start_preloader(supervisor, values, run_id))
+        # While the project is being imported there is time for imports here.
+        from procman.supervision.engine import Supervisor
+        from procman.supervision.formation import build_formation
+        from procman.supervision.listeners import Lock, listen_unix
+
+        project = describe_project() if first is None else read_description(first, supervisor)
         address = choose_layer(None, project.layer)
         meeting = control_of(address)
         path = parse(meeting).path
         lock = Lock(str(Path(path).with_suffix(".lock")), meeting)
         stack.callback(lock.release)
-        environ = dict(os.environ) | {ENV_PROJECT: with_layer(project, address).to_json(), ENV_RUN: token_hex(8)}
+        environ = dict(os.environ) | {ENV_PROJECT: with_layer(project, address).to_json(), ENV_RUN: run_id}
         hub = None
         if not is_redis(address):  # the settings themselves say where Redis is, or the flag has told the environment
             environ[ENV_LAYER] = address
@@ -109,54 +142,14 @@ def _start(
         kind = "redis" if hub is None else "ipc"
         url = listening.url("https" if values["ssl_certfile"] else "http")
         return Supervisor(
-            build_formation(_types(supervisor, values, listening, hub)),
+            build_formation(build_site(supervisor, values, listening, hub, procfile, control_path(meeting))),
             supervisor,
             control_path=control_path(meeting),
+            prestarted=first,
+            notes=[*notes, *procfile.describe()],
             ready_line=f"ready: {url} ({_summary(supervisor)}, {kind} layer)",
             environ=environ,
         ).run()
-
-
-def _types(
-    supervisor: SupervisorSettings, values: dict[str, Any], listening: Listening, hub: socket.socket | None
-) -> list[Any]:
-    """The formation: who runs, in starting order; phases of a stop run interface, workers, layer."""
-    from procman.forking import IS_SUPPORTED
-    from procman.supervision.formation import ProcessType
-
-    us = [sys.executable, "-m", "procman"]
-    interface_flags = to_arguments(InterfaceSettings, values)
-    layer_flags = to_arguments(LayerSettings, values)
-    worker_flags = to_arguments(WorkerSettings, values)
-    layer = (
-        []
-        if hub is None
-        else [
-            ProcessType(
-                "layer",
-                [*us, "layer", "--fd", str(hub.fileno()), *layer_flags],
-                pass_fds=(hub.fileno(),),
-                stop_phase=2,
-                stops_by_lifetime=True,
-                single=True,
-            )
-        ]
-    )
-    preloader = []
-    if supervisor.preload and IS_SUPPORTED:
-        preloader = [
-            ProcessType("preloader", [*us, "preloader", *worker_flags], single=True, overlaps=True, is_needed=False,
-                        is_preloader=True, stop_phase=1, stops_by_lifetime=True)
-        ]  # fmt: skip
-    return [
-        *layer,
-        ProcessType("interface", [*us, "interface", *interface_flags], count=supervisor.interfaces, stop_phase=0,
-                    listeners=tuple(tuple(listener.fileno() for listener in each) for each in listening.each)),
-        *preloader,
-        ProcessType("worker", [*us, "worker", *worker_flags], count=supervisor.workers, stop_phase=1,
-                    stops_by_lifetime=True, overlaps=True, is_forked=True,
-                    after="preloader" if preloader else ""),
-    ]  # fmt: skip
 
 
 def _listen(supervisor: SupervisorSettings, fds: tuple[int, ...]) -> Listening:

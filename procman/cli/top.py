@@ -16,6 +16,7 @@ import click
 from procman.cli.running import control_socket, leave_not_running, site_options
 from procman.cli.status import format_uptime
 from procman.clock import SystemClock
+from procman.supervision.logformat import LevelFilter
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +26,7 @@ ERRORS = 8  # last lines that are shown
 COLUMNS = ("name", "pid", "state", "uptime", "restarts", "CPU %", "MiB")
 KEYS = "up/down: choose   r: restart   s: stop or start   +/-: one worker more or less   q: quit"
 _STYLES = {"RUNNING": "green", "STARTING": "yellow", "STOPPING": "yellow", "BACKOFF": "red", "FATAL": "red"}
-_TROUBLE = re.compile(rb"\| (?:WARNING|ERROR|CRITICAL) |Traceback")
+_CONTINUED = re.compile(rb"^\S+ +\| (?:\s|$)")  # a line of a traceback that tells the way, not the error
 _ESCAPES = re.compile(rb"\x1b\[[0-9;:]*m")
 _ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "k": "up", "j": "down"}
 
@@ -88,7 +89,9 @@ class Site:
         cpu, memory = usage.cpu_of(pids), usage.memory_of(pids)
         lines, _ = control.logs(self._path, [], follow=False)
         plain = [_ESCAPES.sub(b"", line) for line in lines]
-        errors = [line.decode(errors="replace").rstrip() for line in plain if _TROUBLE.search(line)][-ERRORS:]
+        levels = LevelFilter("warning")
+        trouble = [line for line in plain if levels.passes(line) and not _CONTINUED.search(line)]
+        errors = [line.decode(errors="replace").rstrip() for line in trouble[-ERRORS:]]
         return Sample(SystemClock.monotonic(), processes, cpu, memory, self._statistics(), errors)
 
     def _statistics(self) -> Mapping[str, Any]:
@@ -157,7 +160,10 @@ def render(now: Sample, before: Sample | None, selected: int, news: str) -> Grou
         cells = [Text(cell, style=_STYLES.get(cell, "") if at == 2 else "") for at, cell in enumerate(row)]
         table.add_row(*cells, style="reverse" if number == selected else "")
     parts: list[Any] = [Text(summary(now), style="bold"), Text(), table, Text()]
-    parts += [Text(line, style="red" if "ERROR" in line else "yellow", no_wrap=True) for line in now.errors]
+    parts += [
+        Text(line, style="yellow" if "WARNING" in line or "warning" in line else "red", no_wrap=True)
+        for line in now.errors
+    ]
     return Group(*parts, Text(), Text(news, style="cyan"), Text(KEYS, style="dim"))
 
 

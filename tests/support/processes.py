@@ -18,12 +18,23 @@ from tests.support.waiting import wait_until
 PROJECT = Path(__file__).parents[1] / "e2e" / "project"
 
 
-def free_port() -> int:
-    """A port that was free a moment ago, for programs that cannot be asked which one they chose."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(*beside: int) -> int:
+    """A port that was free a moment ago, for programs that cannot be asked which one they chose.
+
+    Those that are *beside* it, such as 1 for the next one, were free, too. That is no matter of course: thousands of
+    connections of earlier tests may still be waiting for their end (TIME_WAIT), each with a port.
+    """
+    for _ in range(1000):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            for distance in beside:
+                other = stack.enter_context(socket.socket())
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(("127.0.0.1", port + distance))
+            return port
+    raise AssertionError("no ports are free")
 
 
 def copy_project(target: Path) -> Path:

@@ -1,0 +1,51 @@
+"""``channels-run reloader``: started by ``channels-run --reload`` to watch the project's files; not for use by hand."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from watchfiles import Change, DefaultFilter, watch
+
+# Milliseconds without a further change after which one is told, and the longest that changes are collected.
+_QUIET, _LONGEST = 50, 400
+
+
+class _Filter(DefaultFilter):
+    """Files whose names match one of *patterns*, outside of environments, repositories and caches."""
+
+    ignore_dirs = (*DefaultFilter.ignore_dirs, "venv", "env", "site-packages", ".demo", ".ruff_cache")
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = tuple(patterns)
+        super().__init__()
+
+    def __call__(self, change: Change, path: str) -> bool:
+        name = Path(path).name
+        return any(fnmatch.fnmatch(name, pattern) for pattern in self._patterns) and super().__call__(change, path)
+
+
+@click.command("reloader", hidden=True)
+@click.option("--control", required=True, help="Control socket of the supervisor.")
+@click.option("--include", required=True, help="Globs of file names, with commas between them.")
+@click.option("--directory", multiple=True, required=True, help="What to watch, with all below it.")
+def command(control: str, include: str, directory: tuple[str, ...]) -> None:
+    """Tell the supervisor when a file changes."""
+    from procman.lifetime import announce_ready
+    from procman.log import setup_logging
+    from procman.supervision import control as client
+
+    setup_logging()
+    patterns = [each.strip() for each in include.split(",") if each.strip()]
+    changes = watch(
+        *directory, watch_filter=_Filter(patterns), step=_QUIET, debounce=_LONGEST, raise_interrupt=False,
+        ignore_permission_denied=True, rust_timeout=10_000, yield_on_timeout=True,
+    )  # fmt: skip
+    announce_ready()
+    for found in changes:
+        files = sorted({os.path.relpath(path) for _, path in found})
+        if files:
+            client.call(control, "procman.reload", files)
