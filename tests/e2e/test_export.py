@@ -62,6 +62,25 @@ def test_supervisord_reads_what_is_exported(project: Path, tmp_path: Path) -> No
     assert (config.stopasgroup, config.killasgroup, config.stopwaitsecs) == (True, True, 11)
 
 
+def test_lines_of_a_procfile_become_programs_with_their_ports(project: Path, tmp_path: Path) -> None:
+    procfile = tmp_path / "Procfile.dev"
+    procfile.write_text(
+        "web: channels-run\n# procman: once\nbuild: echo 50%\n# procman: stop-signal=INT\n"
+        "css: echo $PORT; exec sleep 1\n"
+    )
+    text = export(project, tmp_path, "supervisord", "--name", "site", "--port", "9000", "--procfile", str(procfile),
+                  "--count", "css=2")  # fmt: skip
+    options = ServerOptions()
+    options.configfile = StringIO(BASE.format(directory=tmp_path) + text)
+    options.realize(args=[])
+    programs = {p.name: p for group in options.process_group_configs for p in group.process_configs}
+    assert {"site-build-9100", "site-css-9200", "site-css-9201"} < set(programs)
+    css, build = programs["site-css-9201"], programs["site-build-9100"]
+    assert css.environment["PORT"] == "9201" and css.environment["PROCMAN_PORT_BUILD"] == "9100"
+    assert css.stopsignal == signal.SIGINT and "exec sleep 1" in css.command
+    assert build.command.endswith("'exec echo 50%'") and not build.autorestart
+
+
 @contextmanager
 def supervisord(directory: Path, text: str) -> Iterator[subprocess.Popen[bytes]]:
     (directory / "s.conf").write_text(BASE.format(directory=directory) + text)

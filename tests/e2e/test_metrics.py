@@ -212,9 +212,11 @@ def test_each_of_several_interfaces_answers_at_a_port_of_its_own(
     project: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     layer = f"ipc://{tmp_path_factory.mktemp('layer')}/l.sock"
-    port = free_port()
+    port = free_port(1)
     flags = ["--workers", "1", "--interfaces", "2", "--metrics-bind", f"127.0.0.1:{port}"]
     with running_site(project, *flags, environ={"PROCMAN_LAYER": layer}) as site:
+        for name in ("interface.1", "interface.2"):
+            site.pid_of(name)  # once it is ready
         both = [Measured(site, port + place, layer) for place in range(2)]
         for each in both:
             wait_until(lambda each=each: each.scrape()["procman_layer_interfaces", ""] == 2)
