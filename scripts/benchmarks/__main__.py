@@ -20,13 +20,15 @@ from benchmarks.layers.rows import LAYER_ROWS
 from benchmarks.model.rows import MODEL_ROWS
 from benchmarks.rows import ROWS as SERVER_ROWS
 from benchmarks.rows import Row
+from benchmarks.supervisor.rows import SUPERVISOR_ROWS
 
-ROWS = SERVER_ROWS | INTERFACE_ROWS | LAYER_ROWS | MODEL_ROWS
+ROWS = SERVER_ROWS | INTERFACE_ROWS | LAYER_ROWS | MODEL_ROWS | SUPERVISOR_ROWS
 GROUPS = {
     "interface": list(INTERFACE_ROWS),
     "layers": list(LAYER_ROWS),
     "model": list(MODEL_ROWS),
     "servers": list(SERVER_ROWS),
+    "supervisor": list(SUPERVISOR_ROWS),
 }
 
 
@@ -48,6 +50,7 @@ def main(rows: tuple[str, ...], rounds: int, seconds: float, json_path: Path | N
     scripts/bench interface     the interface server alone, on a core of its own: memory, CPU, latency, reconnects
     scripts/bench layers        those of the channel layers alone
     scripts/bench model         routing, dispatch and views: CPU time of a worker
+    scripts/bench supervisor    processes and lines, beside honcho and supervisord
     scripts/bench echo          one row
     scripts/bench --json FILE --svg FILE   keep the samples, draw them
     """
@@ -92,9 +95,27 @@ def table(row: Row, samples: dict[str, list[dict[str, float]]]) -> Table:
             *(_figure(rate) for rate in (statistics.median(rates), min(rates), max(rates))),
             _milliseconds(samples[server.name], "p50_ms"),
             _milliseconds(samples[server.name], "p99_ms"),
-            f"{ours / statistics.median(rates):.2f}",
+            f"{ours / statistics.median(rates):.2f}" if statistics.median(rates) else "",
         )
+    result.caption, result.caption_justify = verdict(row, samples), "left"
     return result
+
+
+def verdict(row: Row, samples: dict[str, list[dict[str, float]]]) -> str:
+    """Whether ours has reached what the row asks for, and what was counted; "" if it asks for nothing."""
+    medians = [statistics.median(sample["rate"] for sample in samples[server.name]) for server in row.servers]
+    found = []
+    for limit, reached, text in (
+        (row.most, medians[0] <= (row.most or 0), f"at most {row.most} {row.unit}"),
+        (row.least, medians[0] >= (row.least or 0), f"at least {row.least} {row.unit}"),
+        (row.most_share, medians[0] <= (row.most_share or 0) * medians[-1], f"at most {row.most_share} of the last"),
+    ):
+        if limit is not None:
+            found.append(f"{row.servers[0].name}, wanted {text}: {'reached' if reached else 'MISSED'}")
+    if row.count:
+        name, what = row.count
+        found += [f"{each.name}: {sum(s[name] for s in samples[each.name]):.0f} {what}" for each in row.servers]
+    return "\n".join(found)
 
 
 def _figure(rate: float) -> str:

@@ -34,13 +34,21 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work; *unit* is that of a sample's ``rate``."""
+    """One kind of work; *unit* is that of a sample's ``rate``.
+
+    *most* and *least* are what the first server must reach, *most_share* what it must be of the second. *count* names
+    a figure of the samples that should be 0, and what it counts.
+    """
 
     name: str
     title: str
     measure: Callable[[Server, float], Sample]
     servers: tuple[Server, ...]
     unit: str = "per second"
+    most: float | None = None
+    least: float | None = None
+    most_share: float | None = None
+    count: tuple[str, str] | None = None
 
 
 OURS = Server(
