@@ -22,6 +22,9 @@ _SEQUENCES = frozenset({list, tuple})
 _STR = frozenset({str})
 _UINT64 = b"\xcf"  # the first byte of an unsigned 64-bit integer on the wire
 _INT64 = range(-(2**63), 2**63)
+# Bytes of an Unpacker's buffer at first; it grows with larger frames. msgpack's own default is 1 MiB, all of which each
+# connection would have touched in time.
+_FIRST_BUFFER = 64 * 1024
 
 
 class _PerThread(threading.local):
@@ -87,7 +90,12 @@ class Unpacker:
     def __init__(self, limit: int) -> None:
         self.fed = 0  # bytes in all
         self._unpacker = msgpack.Unpacker(
-            max_buffer_size=limit, max_array_len=65536, max_map_len=0, max_ext_len=0, strict_map_key=True
+            read_size=min(limit, _FIRST_BUFFER),
+            max_buffer_size=limit,
+            max_array_len=65536,
+            max_map_len=0,
+            max_ext_len=0,
+            strict_map_key=True,
         )
         self._feed = self._unpacker.feed
         # Right after a frame: the bytes up to its end. What is fed beyond that belongs to a frame that is not complete.

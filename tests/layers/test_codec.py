@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,18 @@ def test_more_than_the_limit_is_not_buffered() -> None:
     unpacker = codec.Unpacker(1000)
     with pytest.raises(ValueError, match="larger than the limit"):
         unpacker.feed(b"\xc6\x00\x01\x00\x00" + b"x" * 2000)
+
+
+def test_many_connections_take_little_memory_also_when_much_has_passed_through_them() -> None:
+    unpackers = [codec.Unpacker(10_000_000) for _ in range(50)]
+    frames = b"".join([codec.pack((7, "websocket.receive", b"x" * 900))] * 50)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for unpacker in unpackers:
+        for _ in range(30):
+            unpacker.feed(frames)
+            assert sum(1 for _ in unpacker.frames()) == 50
+    assert process.memory_info().rss - before < 50 * 300_000
 
 
 def test_an_array_of_millions_is_refused_before_it_is_made() -> None:
