@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,16 @@ class _Filter(DefaultFilter):
         return any(fnmatch.fnmatch(name, pattern) for pattern in self._patterns) and super().__call__(change, path)
 
 
+def _drop_compiled(path: str) -> None:
+    """Remove what Python has compiled of the file at *path*.
+
+    It would take it for that of a later version which has the same size and was saved in the same second.
+    """
+    if path.endswith(".py"):
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(path)).unlink()
+
+
 @click.command("reloader", hidden=True)
 @click.option("--control", required=True, help="Control socket of the supervisor.")
 @click.option("--include", required=True, help="Globs of file names, with commas between them.")
@@ -48,4 +60,6 @@ def command(control: str, include: str, directory: tuple[str, ...]) -> None:
     for found in changes:
         files = sorted({os.path.relpath(path) for _, path in found})
         if files:
+            for path in files:
+                _drop_compiled(path)
             client.call(control, "procman.reload", files)
