@@ -26,7 +26,7 @@ def answer_for(message: Message, text: str, status: int, frames: bool = True) ->
     """The message that tells *message*'s client of a failure; None where nobody waits for one.
 
     HTTP clients get *status* with *text* as the body; the interface cuts a response that has begun. WebSockets are
-    closed with 1011, a handshake refused; without *frames* only the handshake.
+    closed with 1011, a handshake is answered 500; without *frames* only the handshake.
     """
     channel = message.channel.name
     if channel == "http.request":

@@ -41,6 +41,7 @@ from procman.layers import sessions
 # Seconds a client has to answer our close frame. At a stop its disconnect has to run in the time that is left.
 CLOSE_TIMEOUT = 3.0
 ABNORMAL = 1006  # RFC 6455, 7.1.5: the connection ended without a close frame
+INTERNAL_ERROR = 1011  # RFC 6455, 7.4.1: what the application met was its own fault; the client may come again
 BURST = 1.0  # seconds of messages at the highest rate that may come at once
 HELD_REPLIES = 64  # group messages kept for a socket whose accept is still to come
 
@@ -190,6 +191,8 @@ class Connection:
             for late in held or ():
                 actions += self._send(late, now)
             return actions
+        if reply.close == INTERNAL_ERROR:
+            return self._refuse(500, "The application failed on this WebSocket.")
         if reply.close:
             return self._refuse(403, "The application refused this WebSocket.")
         return NOTHING
@@ -254,7 +257,7 @@ class Connection:
         actions: list[Action] = [Report("ERROR", f"{text}, {dropped} waiting frames are dropped" if dropped else text)]
         if self.state is State.CLOSED:
             return actions + self._end_when_done()
-        return actions + self.close(1011, now)
+        return actions + self.close(INTERNAL_ERROR, now)
 
     # -- events of this process --------------------------------------------------------------------------------------
 

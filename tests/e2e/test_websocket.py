@@ -76,6 +76,12 @@ def test_a_consumer_that_fails_closes_its_socket_with_1011_and_the_worker_lives(
     assert {site.pid_of("worker.1"), site.pid_of("worker.2")} == workers
 
 
+def test_a_connect_consumer_that_fails_is_no_refusal(site: Site) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"{site.ws_url}/broken/"):
+        raise AssertionError("accepted")
+    assert refused.value.response.status_code == 500
+
+
 def test_an_origin_that_is_not_an_allowed_host_is_refused(site: Site) -> None:
     with pytest.raises(InvalidStatus) as refused, connect(f"{site.ws_url}/x/", origin="https://evil.example"):  # type: ignore[arg-type]
         raise AssertionError("accepted")

@@ -57,6 +57,7 @@ def opened(limits=LIMITS, now=0.0):
         ({"text": ""}, []),
         ({"close": True}, ["403"]),
         ({"close": 3000}, ["403"]),
+        ({"close": 1011}, ["500"]),
         ({"close": False}, []),
         ({"text": "hi", "close": 0}, ["101", b"\x81\x02hi"]),
         ({"close": True, "text": "hi"}, ["101", b"\x81\x02hi", 1000]),

@@ -12,6 +12,8 @@ from procman.channels.sessions import channel_session
 @channel_session
 def ws_connect(message):
     """Accept, join the group, remember the path."""
+    if message["path"] == "/broken/":
+        raise ValueError("asked to")
     mark("connect", path=message["path"])
     message.channel_session["path"] = message["path"]
     message.channel_session["count"] = 0
