@@ -28,6 +28,7 @@ _quiet = logging.getLogger("procman.interface.handshake")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 _quiet.setLevel(logging.CRITICAL + 1)
+_VERSION = "13"  # RFC 6455
 # Neither side may refer to earlier messages: that takes memory per socket, and one frame could not go to many clients.
 _DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 
@@ -51,6 +52,8 @@ def answer(path: str, headers: Sequence[Header], protocols: Sequence[str], compr
     protocol = ServerProtocol(extensions=extensions, select_subprotocol=choose, logger=_quiet)
     fields = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
     response = protocol.accept(Request(path, fields))
+    if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        response.headers["Sec-WebSocket-Version"] = _VERSION  # RFC 6455, 4.4: what a client may try instead
     bits = [each.local_max_window_bits for each in protocol.extensions if isinstance(each, PerMessageDeflate)]
     protocol.send_response(response)
     return Answer(response.status_code, b"".join(protocol.data_to_send()), bits[0] if bits else 0)
@@ -79,8 +82,9 @@ def choose_protocol(offered: Sequence[str], allowed: Sequence[str]) -> str | Non
 def build_refusal(status: int, text: str) -> bytes:
     """A complete HTTP response that ends the connection; *text* is one sentence."""
     body = text.encode() + b"\n"
+    retry = "Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -32,6 +32,7 @@ def test_a_refusal_is_a_complete_response():
     head, _, body = build_refusal(503, "Busy.").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"Content-Length: %d" % len(body) in head and body == b"Busy.\n"
+    assert b"\r\nRetry-After: 1" in head and b"Retry-After" not in build_refusal(403, "No.")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ def test_a_broken_handshake_is_answered_with_an_error(name, value):
     headers = [(each, value if each == name else given) for each, given in HANDSHAKE]
     status, data, _ = answer("/", headers, [], False)
     assert status >= 400 and data.startswith(b"HTTP/1.1 %d" % status)
+    assert b"\r\nSec-WebSocket-Version: 13\r\n" in data
 
 
 @pytest.mark.parametrize(
