@@ -23,26 +23,17 @@ from typing import Any
 from procman import lifetime
 from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
-from procman.forking import ForkServer
 from procman.log import escape
-from procman.settings import (
-    ENV_LAYER,
-    ENV_LIFETIME_FD,
-    ENV_NAME,
-    ENV_NEWS_FD,
-    ENV_PROJECT,
-    ENV_READY_FD,
-    ENV_RUN,
-    SupervisorSettings,
-)
+from procman.settings import ENV_RUN, SupervisorSettings
 from procman.supervision import actions, policy, states, usage
+from procman.supervision.children import Child, Launcher
 from procman.supervision.console import Console
 from procman.supervision.environ import children_environ, is_colored
 from procman.supervision.formation import ProcessSpec
 from procman.supervision.guard import Guard
 from procman.supervision.listeners import listen_unix
 from procman.supervision.logfiles import LogFiles
-from procman.supervision.logformat import TEXT, Voice
+from procman.supervision.logformat import TEXT
 from procman.supervision.logring import LogRing
 from procman.supervision.memorycheck import MemoryCheck
 from procman.supervision.mergedlog import MergedLog
@@ -52,7 +43,7 @@ from procman.supervision.prestart import Prestarted
 from procman.supervision.readiness import ReadyLine, wait_for_port
 from procman.supervision.rpc import ControlServer
 from procman.supervision.signals import SignalInbox, has_terminal
-from procman.supervision.spawn import become_subreaper, spawn
+from procman.supervision.spawn import become_subreaper
 from procman.supervision.states import ProcessInfo, State
 
 SHOWN_FILES = 3  # that have changed at once
@@ -66,35 +57,6 @@ def _member(spec: ProcessSpec) -> actions.Member:
         spec.name, kind.name, kind.stop_phase, kind.stops_by_lifetime, kind.overlaps, kind.after, kind.is_needed,
         kind.is_optional, kind.runs_once, kind.ready_after, kind.is_reloaded,
     )  # fmt: skip
-
-
-class _Forked:
-    """A process that somebody else has forked for this one."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-
-class _Child:
-    """A running process and what belongs to this one run of its slot."""
-
-    __slots__ = ("fork_server", "lifetime_fd", "name", "news_fd", "pidfd", "process", "ready_fd", "voice", "waiting")
-
-    def __init__(
-        self,
-        name: str,
-        process: subprocess.Popen[bytes] | _Forked,
-        voice: Voice,
-        ready_fd: int,
-        lifetime_fd: int | None,
-    ) -> None:
-        self.name, self.process, self.voice = name, process, voice
-        self.ready_fd, self.lifetime_fd = ready_fd, lifetime_fd
-        self.fork_server: ForkServer | None = None  # of a preloader that may be forked from
-        self.pidfd: int | None = None
-        self.news_fd: int | None = None
-        self.waiting: asyncio.Task[None] | None = None  # for its port
 
 
 class Supervisor:
@@ -148,9 +110,8 @@ class Supervisor:
             settings.liveness_timeout,
             random.Random().random,
         )
-        self._children: dict[int, _Child] = {}
-        self._names: dict[str, _Child] = {}
-        self._turns: dict[str, int] = {}
+        self._children: dict[int, Child] = {}
+        self._names: dict[str, Child] = {}
         self._unsafe: set[str] = set()  # preloaders that must not be forked
         self._news = b""  # the last that was told
         self._times: dict[str, tuple[float, float]] = {}  # wall clock: started, ended
@@ -290,7 +251,7 @@ class Supervisor:
         settings, names = self._settings, list(self._specs)
         self._log = MergedLog(self._console, self.ring, settings, self._clock, names, self._color, self._files)
         self._pipes = OutputPipes(self._log)
-        self._lifetime_read, self._lifetime_write = os.pipe()
+        self._launcher = Launcher(self._environ, self._fork_failed)
         become_subreaper()
         loop.add_reader(self._inbox.fd, self._signals_arrived)
         control = ControlServer(self._control_path, self) if self._control_path else None
@@ -352,16 +313,13 @@ class Supervisor:
                 self._signal(name, os.kill, signal.SIGABRT)
             case actions.CloseLifetime(name):
                 child = self._names.get(name)
-                if child is not None and child.lifetime_fd is not None:
-                    os.close(child.lifetime_fd)
-                    child.lifetime_fd = None
+                if child is not None:
+                    child.end_lifetime()
                 # What is not ready yet, because it imports the project, does not look at its pipe.
                 if child is not None and self._policy.slots[name].ready_at is None:
                     self._signal(name, os.kill, signal.SIGTERM)
                 if child is not None and self._specs[name].kind.is_preloader:
-                    if child.fork_server is not None:
-                        child.fork_server.close()
-                        child.fork_server = None
+                    child.end_forking()
                     # One that still imports the project, or is not forked from, ends by the signal alone.
                     self._signal(name, os.kill, signal.SIGTERM)
             case actions.Log(level, text):
@@ -369,8 +327,9 @@ class Supervisor:
             case actions.Rename(name, to):
                 self._rename(name, to)
             case actions.Forget(name):
-                for known in (self._specs, self._times, self._turns):
+                for known in (self._specs, self._times):
                     known.pop(name, None)
+                self._launcher.forget(name)
                 self.ring.forget(name)
             case actions.Announce():
                 self.log("INFO", self._ready_line)
@@ -392,10 +351,7 @@ class Supervisor:
         child = self._names.pop(name, None)
         if child is not None:
             child.name, self._names[to] = to, child
-        # Two processes of one name must not be taken for one that has come back: a layer would take from the old one
-        # what it has in flight.
-        name = name.removesuffix(policy.OLD)
-        self._turns[name] = self._turns.get(name, 0) ^ 1
+        self._launcher.pass_on(name.removesuffix(policy.OLD))
 
     def _signal(self, name: str, send: Callable[[int, int], None], signum: int) -> None:
         child = self._names.get(name)
@@ -410,68 +366,36 @@ class Supervisor:
 
     # Starting.
 
-    def _own_environ(self, spec: ProcessSpec) -> dict[str, str]:
-        """What the environment of a process has beyond that of its siblings."""
-        own = dict(spec.kind.env) | {ENV_NAME: spec.name}
-        # A preloader that is older than its supervisor does not know these, nor does who is forked from it.
-        own |= {name: self._environ[name] for name in (ENV_LAYER, ENV_PROJECT) if name in self._environ}
-        if spec.kind.port:
-            own["PORT"] = str(spec.kind.port + spec.number - 1)
-        if ENV_RUN in self._environ:
-            own[ENV_RUN] = self._environ[ENV_RUN] + "+" * self._turns.get(spec.name, 0)
-        return own
-
     def _spawn(self, name: str) -> list[actions.Action]:
-        spec, now = self._specs[name], self._clock.monotonic()
+        spec, now, voice = self._specs[name], self._clock.monotonic(), self._log.voice(name)
         if spec.kind.is_preloader and self._prestarted is not None:
-            return self._adopt(self._prestarted, name, now)
-        fds: list[int] = []
-        news: list[int] = []
+            process, self._prestarted = self._prestarted, None
+            return self._watch(self._launcher.adopt(process, name, voice), now, process.output)
         try:
-            for _ in range(3 if spec.kind.stops_by_lifetime else 2):
-                fds += os.pipe()
-            out_read, out_write, ready_read, ready_write, *own = fds
-            own_fds = {ENV_READY_FD: ready_write, ENV_LIFETIME_FD: own[0] if own else self._lifetime_read}
-            fork_server = ForkServer() if spec.kind.is_preloader else None
-            process: subprocess.Popen[bytes] | _Forked | None
-            process = self._fork(spec, out_write, own_fds)
-            if process is None:
-                if spec.kind.hears_news:
-                    news += os.pipe()
-                    own_fds[ENV_NEWS_FD] = news[0]
-                process = self._execute(spec, out_write, own_fds, fork_server)
+            child = self._launcher.start(spec, voice, self._preloaders())
         except (OSError, subprocess.SubprocessError) as error:
-            for fd in (*fds, *news):
-                os.close(fd)
             reason = error.strerror if isinstance(error, OSError) else str(error)
             return self._policy.spawn_failed(name, f"{reason} ({spec.argv[0]})", now)
-        for fd in (out_write, ready_write, *own[:1], *news[:1]):
-            os.close(fd)
-        child = _Child(name, process, self._log.voice(name), ready_read, own[1] if own else None)
-        if fork_server is not None:
-            fork_server.started()
-            child.fork_server = fork_server
-        if news:
-            child.news_fd = news[1]
-            os.set_blocking(news[1], False)
-            self._tell_child(child)
-        return self._watch(child, out_read, now)
+        return self._watch(child, now)
 
-    def _adopt(self, process: Prestarted, name: str, now: float) -> list[actions.Action]:
-        """Take over a preloader that runs already."""
-        self._prestarted = None
-        process.adopt()
-        child = _Child(name, process.process, self._log.voice(name), process.ready_read, process.lifetime_write)
-        child.fork_server = process.fork_server
-        return self._watch(child, process.out_read, now, process.output)
+    def _preloaders(self) -> list[Child]:
+        """Those that may be forked; while the successor of one starts, the old one is what others come from."""
+        found = [child for child in self._names.values() if child.fork_server is not None]
+        found = [child for child in found if self._policy.slots[child.name].state is State.RUNNING]
+        return sorted(found, key=lambda child: not child.name.endswith(policy.OLD))
 
-    def _watch(self, child: _Child, out_read: int, now: float, output: bytes = b"") -> list[actions.Action]:
+    def _fork_failed(self, child: Child, error: OSError) -> None:
+        self.log("WARNING", f"{child.name} (pid {child.process.pid}) forks nothing: {error}; killing it")
+        self._signal(child.name, os.killpg, signal.SIGKILL)
+
+    def _watch(self, child: Child, now: float, output: bytes = b"") -> list[actions.Action]:
         """See to *child* from here on; *output* is what was read of it already."""
         name, pid, kind = child.name, child.process.pid, self._specs[child.name].kind
+        child.tell(self._news)
         self._guard.add(pid)
         self._children[pid] = self._names[name] = child
         self._times[name] = (self._clock.wall(), self._times.get(name, (0.0, 0.0))[1])
-        self._pipes.add(out_read, child.voice, self._ready_line_watch(child), output)
+        self._pipes.add(child.out_fd, child.voice, self._ready_line_watch(child), output)
         os.set_blocking(child.ready_fd, False)
         self._loop.add_reader(child.ready_fd, self._status_arrived, child)
         if hasattr(os, "pidfd_open"):
@@ -483,20 +407,7 @@ class Supervisor:
             child.waiting = self._loop.create_task(self._watch_port(child, port))
         return self._policy.spawned(name, pid, now)
 
-    def _execute(
-        self, spec: ProcessSpec, stdout: int, own_fds: Mapping[str, int], fork_server: ForkServer | None
-    ) -> subprocess.Popen[bytes]:
-        """The process of *spec*, by its command. Raises OSError or SubprocessError."""
-        environ, argv, passed = self._environ | self._own_environ(spec), list(spec.argv), list(spec.pass_fds)
-        if spec.kind.announces:
-            environ |= {variable: str(fd) for variable, fd in own_fds.items()}
-            passed += own_fds.values()
-        if fork_server is not None:
-            passed.append(fork_server.theirs)
-            argv += ["--control-fd", str(fork_server.theirs)]
-        return spawn(argv, environ, stdout=stdout, pass_fds=passed)
-
-    def _ready_line_watch(self, child: _Child) -> Callable[[bytes], bool] | None:
+    def _ready_line_watch(self, child: Child) -> Callable[[bytes], bool] | None:
         """What looks for the line by which *child* shows that it is ready; None if there is no such line."""
         pattern = self._specs[child.name].kind.ready_log
         if not pattern:
@@ -511,34 +422,18 @@ class Supervisor:
 
         return look
 
-    async def _watch_port(self, child: _Child, port: int) -> None:
+    async def _watch_port(self, child: Child, port: int) -> None:
         await wait_for_port(port)
         self._do(self._policy.ready(child.name, child.process.pid, self._clock.monotonic()))
 
-    def _fork(self, spec: ProcessSpec, stdout: int, fds: Mapping[str, int]) -> _Forked | None:
-        """The process of *spec*, forked by the preloader whose code the others run; None where there is none."""
-        if not spec.kind.is_forked:
-            return None
-        # While a successor of it starts, the old one is what the other processes come from.
-        for child in sorted(self._names.values(), key=lambda child: not child.name.endswith(policy.OLD)):
-            if child.fork_server is None or self._policy.slots[child.name].state is not State.RUNNING:
-                continue
-            try:
-                return _Forked(child.fork_server.fork(self._own_environ(spec), stdout, fds))
-            except OSError as error:
-                self.log("WARNING", f"{child.name} (pid {child.process.pid}) forks nothing: {error}; killing it")
-                self._signal(child.name, os.killpg, signal.SIGKILL)
-        return None
-
-    def _judge(self, child: _Child) -> None:
+    def _judge(self, child: Child) -> None:
         """Ask a preloader that has loaded the project whether it may be forked."""
         if child.fork_server is None:
             return
         said = child.fork_server.report()
         self._tell_news(said.news)
         if said.unsafe:
-            child.fork_server.close()
-            child.fork_server = None
+            child.end_forking()
             self._unsafe.add(child.name)
             self.log(
                 "WARNING",
@@ -553,14 +448,9 @@ class Supervisor:
             return
         self._news = json.dumps(news).encode() + b"\n"
         for child in self._children.values():
-            self._tell_child(child)
+            child.tell(self._news)
 
-    def _tell_child(self, child: _Child) -> None:
-        if child.news_fd is not None and self._news:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                os.write(child.news_fd, self._news)
-
-    def _status_arrived(self, child: _Child) -> None:
+    def _status_arrived(self, child: Child) -> None:
         """What *child* says of itself: see ``procman.lifetime``."""
         try:
             said = os.read(child.ready_fd, 4096)
@@ -578,7 +468,7 @@ class Supervisor:
         if lifetime.SUCCESSOR in said:
             self._do(self._policy.restart([child.name], now))
 
-    def _close_ready(self, child: _Child) -> None:
+    def _close_ready(self, child: Child) -> None:
         if child.ready_fd >= 0:
             self._loop.remove_reader(child.ready_fd)
             os.close(child.ready_fd)
@@ -623,7 +513,7 @@ class Supervisor:
                 self.log("WARNING", f"the guardian (pid {found.si_pid}) has gone; starting another")
                 self._start_guardian()
 
-    def _ended(self, child: _Child) -> None:
+    def _ended(self, child: Child) -> None:
         pid = child.process.pid
         # While its leader is a zombie the group cannot be anybody else's.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -635,19 +525,11 @@ class Supervisor:
             # It may have been ready and dead within one turn of the loop.
             self._status_arrived(child)
             self._close_ready(child)
-        if child.pidfd is not None:
+        if child.pidfd >= 0:
             self._loop.remove_reader(child.pidfd)
-            os.close(child.pidfd)
-        if child.lifetime_fd is not None:
-            os.close(child.lifetime_fd)
-        if child.news_fd is not None:
-            os.close(child.news_fd)
-        if child.fork_server is not None:
-            if self._policy.slots[child.name].ready_at is None:
-                self._tell_news(child.fork_server.report().news)
-            child.fork_server.close()
-        if child.waiting is not None:
-            child.waiting.cancel()
+        if child.fork_server is not None and self._policy.slots[child.name].ready_at is None:
+            self._tell_news(child.fork_server.report().news)
+        child.close()
         del self._names[child.name]
         self._times[child.name] = (self._times[child.name][0], self._clock.wall())
         # Its last words come before the line that says that it is dead.
@@ -706,8 +588,7 @@ class Supervisor:
         self._console.close()
         if self._files is not None:
             self._files.close()
-        os.close(self._lifetime_read)
-        os.close(self._lifetime_write)
+        self._launcher.close()
         self._guard.close()
 
     def _kill_adopted(self) -> None:
