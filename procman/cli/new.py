@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import shlex
 from pathlib import Path
 
 import click
@@ -19,8 +20,9 @@ def command(name: str, directory: str | None) -> None:
     """Make a Django project NAME with a chat and a liveblog, in DIRECTORY (default: NAME here)."""
     target = Path(directory or name)
     create_project(name, target)
-    click.echo(f"Made {target}. Next:\n")
-    for line in (f"cd {target}", "python manage.py setup_demo", "channels-run"):
+    click.echo(f"Made {target.resolve() if target == Path() else target}. Next:\n")
+    there = [] if target == Path() else [f"cd {shlex.quote(str(target))}"]
+    for line in (*there, "python manage.py setup_demo", "channels-run"):
         click.echo(f"    {line}")
 
 

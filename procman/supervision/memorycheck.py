@@ -42,7 +42,8 @@ class MemoryCheck:
         name = self._watch.largest_of(workers, total)
         if name is not None:
             text = f"the site uses {total // usage.MIB} MiB, over --max-rss {self._max_rss}; replacing {name}"
-            warnings.append(f"{text} ({workers[name] // usage.MIB} MiB)")
+            vain = "; all were replaced before, and it did not help: raise --max-rss, or run fewer --workers"
+            warnings.append(f"{text} ({workers[name] // usage.MIB} MiB){vain if self._watch.is_in_vain else ''}")
         return warnings, name
 
     def may_have_killed(self, status: int) -> bool:

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from procman.cli.new import create_project
+from procman.cli.new import command, create_project
 from procman.errors import ConfigurationError
 
 
@@ -11,6 +12,14 @@ def test_a_project_is_made_of_the_template(tmp_path: Path) -> None:
     assert '"mysite.settings"' in (tmp_path / "site" / "manage.py").read_text()
     assert (tmp_path / "site" / "mysite" / "settings.py").is_file()
     assert not list((tmp_path / "site").rglob("*-tpl"))
+
+
+def test_what_to_do_next_is_said_for_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "cd 'my site'\n" in CliRunner().invoke(command, ["mysite", "my site"]).output
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "cd " not in CliRunner().invoke(command, ["mysite", "."]).output
 
 
 @pytest.mark.parametrize("name", ["my-site", "1site", "class", "a b", ""])
