@@ -89,11 +89,12 @@ def main() -> None:
 
 def _open_standard_streams() -> None:
     """Put /dev/null where a caller closed stdin, stdout or stderr: no socket may get such a number."""
-    for fd in range(3):
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 def _fail(text: str) -> None:

@@ -341,12 +341,10 @@ class Supervisor:
         return []
 
     def _rename(self, name: str, to: str) -> None:
-        spec = self._specs[name]
-        del self._specs[name]
-        if not to.endswith(policy.OLD):
-            self._specs[to] = spec
-        else:  # its successor runs by the same
-            self._specs |= {name: spec, to: dataclasses.replace(spec, name=to)}
+        spec = self._specs.pop(name)
+        self._specs[to] = dataclasses.replace(spec, name=to)
+        if to.endswith(policy.OLD):  # its successor runs by the same
+            self._specs[name] = spec
         self._times[to] = self._times.get(name, (0.0, 0.0))
         child = self._names.pop(name, None)
         if child is not None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,13 @@ def test_importing_the_commands_does_not_import_django_or_the_event_loop() -> No
         "sys.exit(any(name in sys.modules for name in ('django', 'asyncio', 'httptools', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_streams_that_the_caller_has_closed_are_open_again() -> None:
+    code = (
+        "import os, sys; from procman import cli; cli._open_standard_streams(); "
+        "print(sys.stdin.read(), sys.stdout.isatty(), sys.stderr.isatty()); "
+        "sys.exit(not os.path.samestat(os.fstat(1), os.stat(os.devnull)))"
+    )
+    done = subprocess.run(["/bin/sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)
+    assert done.returncode == 0

@@ -176,6 +176,13 @@ def test_a_restart_loads_the_code_anew_and_code_that_does_not_load_leaves_everyt
         killed = site.kill("worker.1")  # its successor has the code of the others
         wait_until(lambda: site.pid_of("worker.1") != killed, 20)
         assert Browser(site.url).get("/new/").status == 200 and is_forked(site)
+        urls = directory / "mysite" / "urls.py"
+        urls.write_text(
+            urls.read_text().replace("\nthis is no Python\n", "\nurlpatterns.insert(0, path('newer/', who))\n")
+        )
+        assert run(site, "restart").stdout == "preloader: running\nworker.1: running\nworker.2: running\n"
+        assert Browser(site.url).get("/newer/").status == 200
+        assert set(workers(site)) == {"worker.1", "worker.2"}
 
 
 def test_without_a_preloader_each_worker_imports_the_project(directory: Path) -> None:
