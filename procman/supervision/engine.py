@@ -226,10 +226,11 @@ class Supervisor:
         return self._policy.stopping
 
     def processes(self) -> list[ProcessInfo]:
-        """Every process of the formation, in its order."""
+        """Every process of the formation, in its order; those of a type stand together."""
         now = self._clock.monotonic()
         found = []
-        for name, slot in self._policy.slots.items():
+        types = list(dict.fromkeys(slot.member.type for slot in self._policy.slots.values()))
+        for name, slot in sorted(self._policy.slots.items(), key=lambda item: types.index(item[1].member.type)):
             ready = slot.ready_at is not None and slot.pid is not None
             uptime = now - slot.ready_at if ready and slot.ready_at is not None else 0.0
             started, ended = self._times.get(name, (0.0, 0.0))
