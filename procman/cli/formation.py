@@ -127,6 +127,19 @@ def read_description(process: Prestarted, settings: SupervisorSettings) -> Proje
         raise
 
 
+def watched_directories(settings: SupervisorSettings) -> list[str]:
+    """What a reload follows: the project's directory and those of ``--reload-dir``.
+
+    Raises:
+        ConfigurationError: one of them is no directory.
+    """
+    others = [directory for directory in settings.reload_dir.split(",") if directory]
+    for directory in others:
+        if not Path(directory).is_dir():
+            raise ConfigurationError(f"--reload-dir {directory} is no directory")
+    return [str(Path.cwd()), *others]
+
+
 def _build_own(
     settings: SupervisorSettings,
     values: Mapping[str, Any],
@@ -172,9 +185,7 @@ def _build_own(
 
 def _build_reloader(command: Sequence[str], settings: SupervisorSettings, control_path: str) -> ProcessType:
     """The process that watches the project's files."""
-    words = ["--control", control_path, "--include", settings.reload_include, "--directory", str(Path.cwd())]
-    for directory in filter(None, settings.reload_dir.split(",")):
-        if not Path(directory).is_dir():
-            raise ConfigurationError(f"--reload-dir {directory} is no directory")
+    words = ["--control", control_path, "--include", settings.reload_include]
+    for directory in watched_directories(settings):
         words += ["--directory", directory]
     return ProcessType("reloader", [*command, *words], single=True, is_needed=False, is_optional=True)

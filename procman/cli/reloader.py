@@ -1,4 +1,7 @@
-"""``channels-run reloader``: started by ``channels-run --reload`` to watch the project's files; not for use by hand."""
+"""``channels-run reloader``: started by ``channels-run --reload`` to watch the project's files; not for use by hand.
+
+Also the wait for a first version of the code that starts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import fnmatch
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -30,6 +33,29 @@ class _Filter(DefaultFilter):
         return any(fnmatch.fnmatch(name, pattern) for pattern in self._patterns) and super().__call__(change, path)
 
 
+def wait_for_change(directories: Sequence[str], include: str) -> None:
+    """Return when a file below *directories* has changed whose name matches one of the globs *include*.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came.
+    """
+    next(_changes(directories, include))
+
+
+def _changes(directories: Sequence[str], include: str) -> Iterator[list[str]]:
+    """The files that have changed, relative to the current directory, each time when some have."""
+    patterns = [each.strip() for each in include.split(",") if each.strip()]
+    for found in watch(
+        *directories, watch_filter=_Filter(patterns), step=_QUIET, debounce=_LONGEST,
+        ignore_permission_denied=True, rust_timeout=10_000, yield_on_timeout=True,
+    ):  # fmt: skip
+        files = sorted({os.path.relpath(path) for _, path in found})
+        for path in files:
+            _drop_compiled(path)
+        if files:
+            yield files
+
+
 def _drop_compiled(path: str) -> None:
     """Remove what Python has compiled of the file at *path*.
 
@@ -51,15 +77,8 @@ def command(control: str, include: str, directory: tuple[str, ...]) -> None:
     from procman.supervision import control as client
 
     setup_logging()
-    patterns = [each.strip() for each in include.split(",") if each.strip()]
-    changes = watch(
-        *directory, watch_filter=_Filter(patterns), step=_QUIET, debounce=_LONGEST, raise_interrupt=False,
-        ignore_permission_denied=True, rust_timeout=10_000, yield_on_timeout=True,
-    )  # fmt: skip
+    changes = _changes(directory, include)
     announce_ready()
-    for found in changes:
-        files = sorted({os.path.relpath(path) for _, path in found})
-        if files:
-            for path in files:
-                _drop_compiled(path)
+    with contextlib.suppress(KeyboardInterrupt):
+        for files in changes:
             client.call(control, "procman.reload", files)

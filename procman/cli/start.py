@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from procman.cli import exits
 from procman.cli.environment import load_environment, recognise_platform
 from procman.cli.options import fd_option, layer_option, pick, settings_option, settings_options
-from procman.errors import ProcmanError
+from procman.errors import ConfigurationError, ProcmanError
 from procman.settings import (
     ENV_LAYER,
     ENV_PROJECT,
@@ -28,7 +30,9 @@ from procman.settings import (
 
 if TYPE_CHECKING:
     from procman.cli.listening import Listening
+    from procman.settings import ProjectConfiguration
     from procman.supervision.platforms import Platform
+    from procman.supervision.prestart import Prestarted
 
 
 @click.command("start")
@@ -106,8 +110,8 @@ def _start(
     values: dict[str, Any],
     notes: Sequence[str] = (),
 ) -> int:
-    from procman.cli.formation import build_site, read_description, read_procfile, start_preloader
-    from procman.cli.project import choose_layer, control_of, describe_project, enter_project, with_layer
+    from procman.cli.formation import build_site, read_procfile
+    from procman.cli.project import choose_layer, control_of, enter_project, with_layer
     from procman.layers.ipc.address import control_path, parse
     from procman.layers.redis.hosts import is_redis
 
@@ -121,13 +125,11 @@ def _start(
         listening = _listen(supervisor, fds)
         stack.callback(listening.close)
         run_id = token_hex(8)
-        first = stack.enter_context(start_preloader(supervisor, values, run_id))
-        # While the project is being imported there is time for imports here.
+        first, project = _import_project(stack, supervisor, values, run_id)
         from procman.supervision.engine import Supervisor
         from procman.supervision.formation import build_formation
         from procman.supervision.listeners import Lock, listen_unix
 
-        project = describe_project() if first is None else read_description(first, supervisor)
         address = choose_layer(None, project.layer)
         meeting = control_of(address)
         path = parse(meeting).path
@@ -150,6 +152,37 @@ def _start(
             ready_line=f"ready: {url} ({_summary(supervisor)}, {kind} layer)",
             environ=environ,
         ).run()
+
+
+def _import_project(
+    stack: contextlib.ExitStack, supervisor: SupervisorSettings, values: dict[str, Any], run_id: str
+) -> tuple[Prestarted | None, ProjectConfiguration]:
+    """The preloader, if there is one, and what the project is. With ``--reload``, code that starts is waited for."""
+    from procman.cli.formation import read_description, start_preloader, watched_directories
+    from procman.cli.project import describe_project
+
+    while True:
+        first = stack.enter_context(start_preloader(supervisor, values, run_id))
+        # While the project is being imported there is time for imports here.
+        importlib.import_module("procman.supervision.engine")
+        if first is None:
+            return None, describe_project()
+        try:
+            return first, read_description(first, supervisor)
+        except ConfigurationError as error:
+            if not supervisor.reload:
+                raise
+            click.echo(f"channels-run: error: {error}; waiting for a change of the code", err=True)
+            _wait_for_change(watched_directories(supervisor), supervisor.reload_include)
+
+
+def _wait_for_change(directories: Sequence[str], include: str) -> None:
+    from procman.cli.reloader import wait_for_change
+
+    try:
+        wait_for_change(directories, include)
+    except KeyboardInterrupt:
+        sys.exit(exits.OK)
 
 
 def _listen(supervisor: SupervisorSettings, fds: tuple[int, ...]) -> Listening:

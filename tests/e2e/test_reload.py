@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,31 @@ def test_new_code_answers_and_sockets_stay_while_broken_code_is_shown(directory:
             assert json.loads(socket.recv(20))["echo"] == "sent while nothing runs"
             edit(directory, "version 2", "version 3")
             wait_until(lambda: page(site)[1] == "version 3", 20)
+
+
+def test_code_that_does_not_start_at_first_is_waited_for(directory: Path) -> None:
+    urls = directory / "mysite" / "urls.py"
+    good = urls.read_text()
+    urls.write_text(good + "\nthis is no Python\n")
+    broken = r"channels-run: error: .*urls\.py:\d+: SyntaxError.*; waiting for a change of the code"
+
+    def mend() -> bool:
+        # Again and again: the line comes before the files are watched.
+        if re.search(broken, site.log):
+            urls.write_text(good)
+        return "ready: http" in site.log
+
+    site = Site(directory, ("start", "--port", "0", "--reload", "--workers", "1"))
+    mending = threading.Thread(target=lambda: wait_until(mend, 30))
+    site.log_path.touch()
+    mending.start()
+    try:
+        site.start()
+        mending.join(30)
+        assert re.search(broken, site.log)
+        assert page(site) == (200, "version 1")
+    finally:
+        assert site.stop() == 0
 
 
 def test_settings_that_concern_the_interface_are_followed(directory: Path) -> None:
