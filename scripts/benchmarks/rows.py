@@ -36,7 +36,7 @@ Sample = dict[str, float]
 class Row:
     """One kind of work; *unit* is that of a sample's ``rate``.
 
-    *most* and *least* are what the first server must reach, *most_share* what it must be of the second. *count* names
+    *most* and *least* are what the first server must reach, *most_share* what it must be of the last. *count* names
     a figure of the samples that should be 0, and what it counts.
     """
 
@@ -106,13 +106,18 @@ def _respawn(server: Server, seconds: float) -> Sample:
     """Milliseconds from ``kill -9`` of the only worker to an answer, by its successor, to a request made right then."""
     with running(server) as (port, process, project):
         wait_for_answer(port, process, project)
-        command = [sys.executable, "-m", "procman", "status", "--json", "--settings", "benchsite.settings"]
-        status = subprocess.run(command, cwd=project, check=True, capture_output=True).stdout
-        worker = next(p["pid"] for p in json.loads(status)["processes"] if p["type"] == "worker")
+        (worker,) = worker_pids(project).values()
         killed = time.perf_counter()
         os.kill(worker, signal.SIGKILL)
         wait_for_answer(port, process, project)
         return _milliseconds(time.perf_counter() - killed)
+
+
+def worker_pids(project: Path) -> dict[str, int]:
+    """Process ids of the workers of the site in *project*, by name."""
+    command = [sys.executable, "-m", "procman", "status", "--json", "--settings", "benchsite.settings"]
+    status = json.loads(subprocess.run(command, cwd=project, check=True, capture_output=True).stdout)
+    return {each["name"]: each["pid"] for each in status["processes"] if each["type"] == "worker"}
 
 
 def _milliseconds(seconds: float) -> Sample:

@@ -1,7 +1,6 @@
 """The rows of ``scripts/bench supervisor``: what is asked of each supervisor, and what is measured."""
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.rows import PEERS, Row, Sample, Server, running, wait_for_answer
+from benchmarks.rows import GUNICORN, Row, Sample, Server, running, wait_for_answer, worker_pids
 from benchmarks.supervisor import contestants
 from benchmarks.supervisor.contestants import HONCHO, OURS, SETTLE, SUPERVISORD, Formation
 from procman.errors import ProcmanError
@@ -28,11 +27,10 @@ BLOCKED_LIMIT = 10.0  # seconds after which something that has not happened coun
 QUIET = {"one": ["quiet"], "two": ["quiet"], "three": ["quiet"]}
 _LINE = re.compile(rb"<(\w+) (\d{10}) x+>\r?$")
 _SITE = (sys.executable, "-m", "procman", "start", "--port", "{port}", "--no-access-log", "--platform", "none")
-_GUNICORN = (str(PEERS / "gunicorn"), "-b", "127.0.0.1:{port}", "-w", "2", "benchsite.wsgi")
 
 
 def _time(seconds: float) -> Sample:
-    return {"rate": seconds * 1000, "p50_ms": float("nan"), "p99_ms": float("nan")}
+    return _amount(seconds * 1000)
 
 
 def _amount(amount: float, **more: float) -> Sample:
@@ -268,12 +266,6 @@ def _reload(server: Server, seconds: float) -> Sample:
         return _time(BLOCKED_LIMIT)
 
 
-def _worker_pids(project: Path) -> dict[str, int]:
-    command = [sys.executable, "-m", "procman", "status", "--json", "--settings", "benchsite.settings"]
-    status = json.loads(subprocess.run(command, cwd=project, check=True, capture_output=True).stdout)
-    return {each["name"]: each["pid"] for each in status["processes"] if each["type"] == "worker"}
-
-
 def _slow_import(server: Server, seconds: float) -> Sample:
     """``kill -9`` of the only worker of a project that takes 2 s to import, to its successor's first answer."""
     os.environ["BENCH_IMPORT_SECONDS"] = "2"
@@ -281,7 +273,7 @@ def _slow_import(server: Server, seconds: float) -> Sample:
         with running(server) as (port, process, project):
             wait_for_answer(port, process, project)
             if "procman" in server.command:
-                (pid,) = _worker_pids(project).values()
+                (pid,) = worker_pids(project).values()
             else:
                 (pid,) = [child.pid for child in psutil.Process(process.pid).children()]
             killed = time.monotonic()
@@ -297,7 +289,7 @@ def _worker_memory(server: Server, seconds: float) -> Sample:
     with running(server) as (port, process, project):
         for _ in range(40):
             wait_for_answer(port, process, project)
-        pids = [pid for name, pid in sorted(_worker_pids(project).items()) if name != "worker.1"]
+        pids = [pid for name, pid in sorted(worker_pids(project).items()) if name != "worker.1"]
         return _amount(sum(psutil.Process(pid).memory_full_info().uss for pid in pids) / len(pids) / MB)
 
 
@@ -321,7 +313,7 @@ SUPERVISOR_ROWS = {
             _slow_import, (Server("procman", (*_SITE, "--workers", "1")),
                            Server("procman --no-preload", (*_SITE, "--workers", "1", "--no-preload")),
                            Server("gunicorn --preload, 1 worker",
-                                  (*_GUNICORN[:-2], "1", "--preload", "benchsite.wsgi"))),
+                                  (*GUNICORN[:-2], "1", "--preload", "benchsite.wsgi"))),
             "ms", most=200),
         Row("worker-memory", "Private memory of each worker after the first, of 4", _worker_memory,
             (Server("procman", (*_SITE, "--workers", "4")),
@@ -332,10 +324,10 @@ SUPERVISOR_ROWS = {
             most=30),
         Row("stop", "SIGTERM to the end, everything idle", _stop, (_SITE_OURS, *_ALL), "ms", most=300),
         Row("first", "Command to first 200, less the project's own import", _first,
-            (_SITE_OURS, Server("gunicorn sync, 2 workers", _GUNICORN)), "ms", most=500),
+            (_SITE_OURS, Server("gunicorn sync, 2 workers", GUNICORN)), "ms", most=500),
         Row("reload", "A file changes: to the new code's first answer, less the import (10 s: not by then)",
             _reload, (Server("procman --reload", (*_SITE, "--workers", "2", "--reload")),
-                      Server("gunicorn --reload, 2 workers", (*_GUNICORN[:-1], "--reload", "benchsite.wsgi"))),
+                      Server("gunicorn --reload, 2 workers", (*GUNICORN[:-1], "--reload", "benchsite.wsgi"))),
             "ms", most=500),
         Row("log", "Merged log: 200 MB of 100-byte lines of one program, to /dev/null", _log, _without_honcho(_UNKEPT),
             "MB/s", least=150),
