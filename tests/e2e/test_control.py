@@ -35,16 +35,6 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         yield site
 
 
-def run(site: Site, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A control command of *site*, to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "procman", *words], cwd=site.directory, env=site.environ, capture_output=True, text=True,
-        timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 0 or not check, done.stdout + done.stderr
-    return done
-
-
 @contextmanager
 def asking(site: Site) -> Iterator[None]:
     """Requests all the while, from four clients; each must be answered 200."""
@@ -85,7 +75,7 @@ def restart_under_load(site: Site) -> None:
     with talking(site.ws_url, SOCKETS) as talkers, asking(site):
         talk_on(talkers)
         for _ in range(2):
-            assert run(site, "restart").stdout == "preloader: running\nworker.1: running\nworker.2: running\n"
+            assert site.run("restart").stdout == "preloader: running\nworker.1: running\nworker.2: running\n"
             talk_on(talkers)
         talkers.finish()
         assert_answered_in_order(talkers)
@@ -97,19 +87,19 @@ def restart_under_load(site: Site) -> None:
 
 
 def test_processes_are_stopped_and_stay_down_until_they_are_started(site: Site) -> None:
-    assert run(site, "stop", "worker.2").stdout == "worker.2: stopped\n"
+    assert site.run("stop", "worker.2").stdout == "worker.2: stopped\n"
     assert site.status()["worker.2"]["state"] == "STOPPED"
     assert Browser(site.url).get("/").status == 200
-    assert run(site, "start", "worker.2").stdout == "worker.2: running\n"
-    run(site, "stop", "worker")
-    assert run(site, "restart", "worker.1", "worker.2").stdout.endswith("worker.1: running\nworker.2: running\n")
+    assert site.run("start", "worker.2").stdout == "worker.2: running\n"
+    site.run("stop", "worker")
+    assert site.run("restart", "worker.1", "worker.2").stdout.endswith("worker.1: running\nworker.2: running\n")
 
 
 def test_workers_are_scaled_while_the_others_go_on(site: Site) -> None:
     pids = {name: site.pid_of(name) for name in ("worker.1", "worker.2")}
-    assert run(site, "scale", "worker=4").stdout == "worker.3: running\nworker.4: running\n"
+    assert site.run("scale", "worker=4").stdout == "worker.3: running\nworker.4: running\n"
     assert "worker.4    | " in site.log
-    assert run(site, "scale", "worker=2").stdout == "worker.3: stopped\nworker.4: stopped\n"
+    assert site.run("scale", "worker=2").stdout == "worker.3: stopped\nworker.4: stopped\n"
     assert set(site.status()) - {"layer"} == {"interface.1", "preloader", "worker.1", "worker.2"}
     assert {name: site.pid_of(name) for name in pids} == pids
 
@@ -126,15 +116,15 @@ def test_workers_are_scaled_while_the_others_go_on(site: Site) -> None:
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(site: Site, words: list[str], text: str) -> None:
-    done = run(site, *words, check=False)
+    done = site.run(*words, check=False)
     assert done.returncode == 2 and text in done.stderr.replace("\n", " ")
 
 
 def test_the_log_is_read_and_followed(site: Site) -> None:
-    assert re.search(r"worker\.1 +\| worker ready", run(site, "logs", "worker").stdout)
-    assert "interface.1" not in run(site, "logs", "worker").stdout
-    assert len(run(site, "logs", "-n", "2").stdout.splitlines()) == 2
-    assert run(site, "logs", "--grep", "interface ready").stdout.count("\n") == 1
+    assert re.search(r"worker\.1 +\| worker ready", site.run("logs", "worker").stdout)
+    assert "interface.1" not in site.run("logs", "worker").stdout
+    assert len(site.run("logs", "-n", "2").stdout.splitlines()) == 2
+    assert site.run("logs", "--grep", "interface ready").stdout.count("\n") == 1
     command = [sys.executable, "-m", "procman", "logs", "-f", "-n", "0", "interface", "--grep", "GET /nowhere"]
     with subprocess.Popen(command, cwd=site.directory, env=site.environ, stdout=subprocess.PIPE) as follower:
         assert follower.stdout is not None
@@ -152,7 +142,7 @@ def test_the_log_is_read_and_followed(site: Site) -> None:
 
 
 def test_top_shows_the_site_once_where_there_is_no_terminal(site: Site) -> None:
-    shown = run(site, "top", "--interval", "0.2").stdout
+    shown = site.run("top", "--interval", "0.2").stdout
     assert re.search(r"^0 sockets +\d+ messages/s +0 wait +0 in flight", shown)
     assert re.search(r"worker\.1 +\d+ +RUNNING +\S+( s)? +\d+ +\d+ +\d+\n", shown)
 
@@ -221,7 +211,7 @@ def test_workers_whose_code_does_not_start_leave_the_old_ones(tmp_path: Path) ->
         before = {name: site.pid_of(name) for name in ("worker.1", "worker.2")}
         views = directory / "mysite" / "urls.py"
         views.write_text(views.read_text() + "\nthis is no Python\n")
-        done = run(site, "restart", check=False)
+        done = site.run("restart", check=False)
         assert {name: site.pid_of(name) for name in before} == before
         site.wait_for_line(r"ERROR preloader .* without having been ready; the old one stays, and the others too")
         assert (done.returncode, done.stdout) == (1, "preloader: kept\nworker.1: kept\nworker.2: kept\n")
@@ -231,7 +221,7 @@ def test_workers_whose_code_does_not_start_leave_the_old_ones(tmp_path: Path) ->
 def test_the_whole_site_is_stopped_from_another_terminal(tmp_path: Path) -> None:
     directory = copy_project(tmp_path / "project")
     with running_site(directory, environ={"PROCMAN_LAYER": f"ipc://{tmp_path}/l.sock"}) as site:
-        assert run(site, "stop").stdout == "stopped\n"
+        assert site.run("stop").stdout == "stopped\n"
         assert site.process is not None and site.process.wait(10) == 0
-        assert run(site, "stop", check=False).returncode == 3
-        assert "not running" in run(site, "restart", check=False).stderr
+        assert site.run("stop", check=False).returncode == 3
+        assert "not running" in site.run("restart", check=False).stderr

@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.test_control import run
 from tests.support.clients import Browser
 from tests.support.processes import Site, copy_project, descendants, is_alive, running_site
 from tests.support.waiting import wait_until
@@ -72,10 +71,10 @@ def test_workers_are_forked_belong_to_the_supervisor_and_are_each_their_own(dire
             assert os.getpgid(pid) == os.getsid(pid) == pid
             assert psutil.Process(pid).environ()  # it may be looked at: the same user's
             assert f"{name}    | worker ready" in site.log
-        run(site, "stop", "worker.1")
+        site.run("stop", "worker.1")
         one = who(site)["random"]
-        run(site, "start", "worker.1")
-        run(site, "stop", "worker.2")
+        site.run("start", "worker.1")
+        site.run("stop", "worker.2")
         assert who(site)["random"] != one  # seeded anew in each
 
 
@@ -164,12 +163,12 @@ def test_a_restart_loads_the_code_anew_and_code_that_does_not_load_leaves_everyt
         before = workers(site)
         add(directory, "\nurlpatterns.insert(0, path('new/', who))\n")
         assert Browser(site.url).get("/new/").status == 404
-        run(site, "restart")
+        site.run("restart")
         assert Browser(site.url).get("/new/").status == 200
         after = workers(site)
         assert not set(after.values()) & set(before.values())
         add(directory, "\nthis is no Python\n")
-        done = run(site, "restart", check=False)
+        done = site.run("restart", check=False)
         assert done.returncode == 1 and "SyntaxError" in done.stderr
         site.wait_for_line(r"ERROR preloader .* without having been ready; the old one stays, and the others too")
         assert workers(site) == after
@@ -180,7 +179,7 @@ def test_a_restart_loads_the_code_anew_and_code_that_does_not_load_leaves_everyt
         urls.write_text(
             urls.read_text().replace("\nthis is no Python\n", "\nurlpatterns.insert(0, path('newer/', who))\n")
         )
-        assert run(site, "restart").stdout == "preloader: running\nworker.1: running\nworker.2: running\n"
+        assert site.run("restart").stdout == "preloader: running\nworker.1: running\nworker.2: running\n"
         assert Browser(site.url).get("/newer/").status == 200
         assert set(workers(site)) == {"worker.1", "worker.2"}
 

@@ -62,16 +62,9 @@ def test_programs_run_beside_the_site_in_their_order_and_end_with_it(directory: 
         assert order == sorted(order) and "must not run" not in site.log
         assert states(site) | {"migrate.1": "EXITED", "css.1": "RUNNING"} == states(site)
         assert "worker.2" not in states(site)
-        subprocess.run(
-            [sys.executable, "-m", "procman", "scale", "css=2"], cwd=directory, env=site.environ, check=True,
-            capture_output=True, timeout=60,
-        )  # fmt: skip
+        site.run("scale", "css=2")
         assert list(states(site)).index("css.2") == list(states(site)).index("css.1") + 1
-        run = subprocess.run(
-            [sys.executable, "-m", "procman", "restart", "migrate.1"], cwd=directory, env=site.environ,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert (run.returncode, run.stdout) == (0, "migrate.1: exited\n"), run.stderr
+        assert site.run("restart", "migrate.1").stdout == "migrate.1: exited\n"
         # A death of one of them is its own matter.
         pid = site.pid_of("css.1")
         os.kill(pid, signal.SIGKILL)

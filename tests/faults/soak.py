@@ -145,10 +145,7 @@ class Soak:
         os.kill(self.site.pid, signal.SIGCONT)
 
     def _run(self, *words: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "procman", *words], cwd=self.site.directory, env=self.site.environ,
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = self.site.run(*words, check=False)
         # A worker that is killed while it is waited for is no failure of the command.
         if done.returncode not in (0, 1):
             self.violations.append(f"{' '.join(words)}: status {done.returncode}: {done.stderr[-300:]}")

@@ -131,15 +131,18 @@ class Site:
         assert found is not None
         return found
 
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A control command of this site, to its end; with *check* it must succeed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "procman", *words], cwd=self.directory, env=self.environ, capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 or not check, done.stdout + done.stderr
+        return done
+
     def status(self) -> dict[str, dict[str, Any]]:
         """Process name -> what ``status --json`` says of it."""
-        done = subprocess.run(
-            [sys.executable, "-m", "procman", "status", "--json"],
-            cwd=self.directory,
-            env=self.environ,
-            capture_output=True,
-            check=True,
-        )
+        done = self.run("status", "--json")
         return {process["name"]: process for process in json.loads(done.stdout)["processes"]}
 
     def pid_of(self, name: str) -> int:
