@@ -16,6 +16,7 @@ from typing import Any, Self
 from procman.errors import ConfigurationError
 
 MIB = 1024 * 1024
+MAX_COUNT = 512  # processes of a type
 
 # Environment variables that the supervisor sets for its children.
 ENV_PROJECT = "PROCMAN_PROJECT"  # ProjectConfiguration as JSON
@@ -122,7 +123,7 @@ class SupervisorSettings(_Settings):
         1, "Number of interface processes; each holds a share of the connections.", minimum=1, maximum=64
     )
     workers: int = setting(
-        max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=512
+        max(2, os.cpu_count() or 1), "Number of worker processes.", env="WEB_CONCURRENCY", minimum=1, maximum=MAX_COUNT
     )
     liveness_timeout: float = setting(
         60.0,
@@ -424,10 +425,6 @@ class ProjectConfiguration:
     slow_readers: dict[str, str] = dataclasses.field(default_factory=dict)
     static_url: str = ""
     static_roots: list[list[str]] = dataclasses.field(default_factory=list)
-
-    def replace(self, **fields: Any) -> Self:
-        """The configuration with other *fields*."""
-        return dataclasses.replace(self, **fields)
 
     def to_json(self) -> str:
         """One line of JSON for ``PROCMAN_PROJECT``."""

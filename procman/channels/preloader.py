@@ -47,15 +47,14 @@ def run_preloader(settings: Any, control_fd: int, describe_fd: int | None = None
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     before = _shared_fds()
-    if describe_fd is None:
-        project = ProjectConfiguration.from_json(os.environ[ENV_PROJECT])
-    elif (described := write_description(describe_fd)) is None:
-        return _REFUSED
-    else:
-        project = described
+    project = None
+    if describe_fd is not None:
+        project = write_description(describe_fd)
+        if project is None:
+            return _REFUSED
     try:
         worker, channels = load_worker(settings)
-        project = build_configuration(project.settings_module, project.layer, project.layer_config)
+        project = project or _describe_again()
     except BaseException as error:
         cause = error.__cause__ if isinstance(error, ConfigurationError) and error.__cause__ else error
         send_report(control, Report("does not load the project", {"broken": describe_code_error(cause)}))
@@ -76,6 +75,12 @@ def run_preloader(settings: Any, control_fd: int, describe_fd: int | None = None
         _begin_layers_anew()  # connections bear the name of their process
         return run_loaded(worker, channels, settings)
     return 0
+
+
+def _describe_again() -> ProjectConfiguration:
+    """The project as its code says now, at the layer at which the site meets. Raises ConfigurationError."""
+    known = ProjectConfiguration.from_json(os.environ[ENV_PROJECT])
+    return build_configuration(known.settings_module, known.layer, known.layer_config)
 
 
 def describe_unsafe(before: Iterable[int]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from procman.cli.options import to_arguments
 from procman.cli.project import parse_description
 from procman.errors import ConfigurationError
+from procman.forking import IS_SUPPORTED
 from procman.settings import (
     ENV_NAME,
     ENV_RUN,
@@ -68,10 +69,13 @@ def counts_of(settings: SupervisorSettings, procfile: Procfile) -> dict[str, int
 
 
 def own_counts(text: str) -> dict[str, int]:
-    """Settings of the site's own types that ``--count`` *text* gives, as if by their flags."""
-    words = dict(part.strip().partition("=")[::2] for part in text.split(","))
-    counts = {"workers": words.get("worker", ""), "interfaces": words.get("interface", "")}
-    return {name: int(number) for name, number in counts.items() if number.isdigit()}
+    """Settings of the site's own types that ``--count`` *text* gives, as if by their flags.
+
+    Raises:
+        ConfigurationError: it is not written so.
+    """
+    counts = parse_counts(text)
+    return {f"{name}s": counts[name] for name in ("worker", "interface") if name in counts}
 
 
 def build_site(
@@ -83,15 +87,45 @@ def build_site(
     control_path: str,
 ) -> list[ProcessType]:
     """Who runs, in starting order. *hub* is the socket of the layer's process, if there is one."""
-    return [
-        *build_types(procfile, counts_of(settings, procfile), _base_port(listening), PHASES),
-        *_build_own(settings, values, listening, hub, procfile, control_path),
-    ]
+    us = [sys.executable, "-m", "procman"]
+    types = build_types(procfile, counts_of(settings, procfile), _base_port(listening), PHASES)
+    if hub is not None:
+        types.append(
+            ProcessType("layer", [*us, "layer", "--fd", str(hub.fileno()), *to_arguments(LayerSettings, values)],
+                        pass_fds=(hub.fileno(),), stop_phase=PHASES["layer"], stops_by_lifetime=True, single=True,
+                        after=conditions_for(procfile, "layer"))
+        )  # fmt: skip
+    types.append(
+        ProcessType("interface", [*us, "interface", *to_arguments(InterfaceSettings, values)],
+                    count=settings.interfaces, stop_phase=PHASES["interface"],
+                    listeners=tuple(tuple(each.fileno() for each in one) for one in listening.each),
+                    after=conditions_for(procfile, "interface"), hears_news=settings.reload)
+    )  # fmt: skip
+    after = conditions_for(procfile, "worker")
+    if _has_preloader(settings):
+        types.append(
+            ProcessType("preloader", _preloader_command(values), single=True, overlaps=True, is_needed=False,
+                        is_preloader=True, stop_phase=PHASES["preloader"], stops_by_lifetime=True,
+                        after=after, is_reloaded=settings.reload)
+        )  # fmt: skip
+        after = (("preloader", READY),)
+    types.append(
+        ProcessType("worker", [*us, "worker", *to_arguments(WorkerSettings, values)], count=settings.workers,
+                    stop_phase=PHASES["worker"], stops_by_lifetime=True, overlaps=settings.overlap, is_forked=True,
+                    after=after, is_reloaded=settings.reload)
+    )  # fmt: skip
+    if settings.reload:
+        types.append(_build_reloader([*us, "reloader"], settings, control_path))
+    return types
 
 
 def _base_port(listening: Listening) -> int:
     name = listening.sockets[0].getsockname()
     return int(name[1]) if isinstance(name, tuple) else _DEFAULT_BASE_PORT
+
+
+def _has_preloader(settings: SupervisorSettings) -> bool:
+    return settings.preload and IS_SUPPORTED
 
 
 def _preloader_command(values: Mapping[str, Any]) -> list[str]:
@@ -103,9 +137,7 @@ def start_preloader(
     settings: SupervisorSettings, values: Mapping[str, Any], run_id: str
 ) -> Iterator[Prestarted | None]:
     """The preloader, which describes the project first, for a supervisor to adopt; None where there is to be none."""
-    from procman.forking import IS_SUPPORTED
-
-    if not (settings.preload and IS_SUPPORTED):
+    if not _has_preloader(settings):
         yield None
         return
     environ = children_environ(os.environ, settings, is_colored(os.environ, sys.stdout.isatty()))
@@ -138,49 +170,6 @@ def watched_directories(settings: SupervisorSettings) -> list[str]:
         if not Path(directory).is_dir():
             raise ConfigurationError(f"--reload-dir {directory} is no directory")
     return [str(Path.cwd()), *others]
-
-
-def _build_own(
-    settings: SupervisorSettings,
-    values: Mapping[str, Any],
-    listening: Listening,
-    hub: socket.socket | None,
-    procfile: Procfile,
-    control_path: str,
-) -> list[ProcessType]:
-    from procman.forking import IS_SUPPORTED
-
-    us = [sys.executable, "-m", "procman"]
-    worker_flags = to_arguments(WorkerSettings, values)
-    has_preloader = settings.preload and IS_SUPPORTED
-    types = []
-    if hub is not None:
-        types.append(
-            ProcessType("layer", [*us, "layer", "--fd", str(hub.fileno()), *to_arguments(LayerSettings, values)],
-                        pass_fds=(hub.fileno(),), stop_phase=PHASES["layer"], stops_by_lifetime=True, single=True,
-                        after=conditions_for(procfile, "layer"))
-        )  # fmt: skip
-    types.append(
-        ProcessType("interface", [*us, "interface", *to_arguments(InterfaceSettings, values)],
-                    count=settings.interfaces, stop_phase=PHASES["interface"],
-                    listeners=tuple(tuple(each.fileno() for each in one) for one in listening.each),
-                    after=conditions_for(procfile, "interface"), hears_news=settings.reload)
-    )  # fmt: skip
-    if has_preloader:
-        types.append(
-            ProcessType("preloader", _preloader_command(values), single=True, overlaps=True, is_needed=False,
-                        is_preloader=True, stop_phase=PHASES["preloader"], stops_by_lifetime=True,
-                        after=conditions_for(procfile, "worker"), is_reloaded=settings.reload)
-        )  # fmt: skip
-    after = (("preloader", READY),) if has_preloader else conditions_for(procfile, "worker")
-    types.append(
-        ProcessType("worker", [*us, "worker", *worker_flags], count=settings.workers, stop_phase=PHASES["worker"],
-                    stops_by_lifetime=True, overlaps=settings.overlap, is_forked=True, after=after,
-                    is_reloaded=settings.reload)
-    )  # fmt: skip
-    if settings.reload:
-        types.append(_build_reloader([*us, "reloader"], settings, control_path))
-    return types
 
 
 def _build_reloader(command: Sequence[str], settings: SupervisorSettings, control_path: str) -> ProcessType:

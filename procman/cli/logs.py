@@ -9,8 +9,7 @@ import click
 
 from procman.cli.running import NAMES, control_socket, leave_not_running, site_options
 from procman.supervision.logformat import LEVELS, LevelFilter
-
-_ESCAPES = re.compile(rb"\x1b\[[0-9;:]*m")
+from procman.supervision.output import strip_colors
 
 
 @click.command("logs", epilog=NAMES + " The supervisor's own lines are those of `system`.")
@@ -44,11 +43,11 @@ def command(
     levels = LevelFilter(level)
 
     def is_wanted(line: bytes) -> bool:
-        plain = _ESCAPES.sub(b"", line)
+        plain = strip_colors(line)
         return levels.passes(plain) and (pattern is None or pattern.search(plain) is not None)
 
     def show(line: bytes) -> None:
-        sys.stdout.buffer.write(_ESCAPES.sub(b"", line) if is_plain else line)
+        sys.stdout.buffer.write(strip_colors(line) if is_plain else line)
 
     path = control_socket(layer, settings)
     try:

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ from procman.settings import (
 if TYPE_CHECKING:
     from procman.cli.listening import Listening
     from procman.settings import ProjectConfiguration
-    from procman.supervision.platforms import Platform
     from procman.supervision.prestart import Prestarted
 
 
@@ -65,10 +64,10 @@ def command(
     is_own_machine = platform is None or platform.looks_for_env
     if "PORT" in os.environ and not has_port and values["bind"] is None and is_own_machine:
         values["bind"] = "127.0.0.1"  # what a developer's file says of the port opens nothing to the outside
-    values = _with_defaults(values | own_counts(values["count"] or ""), platform)
-    supervisor = SupervisorSettings.load(
-        defaults=platform.defaults if platform else {}, **pick(SupervisorSettings, values)
-    )
+    defaults = platform.defaults if platform else {}
+    values |= own_counts(values["count"] or "")
+    supervisor = SupervisorSettings.load(defaults=defaults, **pick(SupervisorSettings, values))
+    values = _with_defaults(values, supervisor, defaults)
     interface = InterfaceSettings.load(**pick(InterfaceSettings, values))
     WorkerSettings.load(**pick(WorkerSettings, values))
     LayerSettings.load(**pick(LayerSettings, values))
@@ -79,10 +78,13 @@ def command(
     sys.exit(_start(supervisor, fd, layer, settings, values, notes))
 
 
-def _with_defaults(values: dict[str, Any], platform: Platform | None) -> dict[str, Any]:
-    """*values* with what follows for the other processes from those of the supervisor, where they are not given."""
-    defaults = dict(platform.defaults) if platform else {}
-    supervisor = SupervisorSettings.load(defaults=defaults, **pick(SupervisorSettings, values))
+def _with_defaults(
+    values: dict[str, Any], supervisor: SupervisorSettings, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """*values* with what follows for the other processes from those of the supervisor, where they are not given.
+
+    *defaults* are those of the platform.
+    """
     derived: dict[str, Any] = {"drain_timeout": drain_timeout(supervisor.shutdown_timeout)}
     if "forwarded_allow_ips" in defaults and not os.environ.get("FORWARDED_ALLOW_IPS"):
         derived["forwarded_allow_ips"] = defaults["forwarded_allow_ips"]

@@ -17,6 +17,7 @@ from procman.cli.running import control_socket, leave_not_running, site_options
 from procman.cli.status import format_uptime
 from procman.clock import SystemClock
 from procman.supervision.logformat import LevelFilter
+from procman.supervision.output import strip_colors
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -27,7 +28,6 @@ COLUMNS = ("name", "pid", "state", "uptime", "restarts", "CPU %", "MiB")
 KEYS = "up/down: choose   r: restart   s: stop or start   +/-: one worker more or less   q: quit"
 _STYLES = {"RUNNING": "green", "STARTING": "yellow", "STOPPING": "yellow", "BACKOFF": "red", "FATAL": "red"}
 _CONTINUED = re.compile(rb"^\S+ +\| (?:\s|$)")  # a line of a traceback that tells the way, not the error
-_ESCAPES = re.compile(rb"\x1b\[[0-9;:]*m")
 _ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "k": "up", "j": "down"}
 
 
@@ -88,7 +88,7 @@ class Site:
         pids = [each["pid"] for each in processes if each["pid"]]
         cpu, memory = usage.cpu_of(pids), usage.memory_of(pids)
         lines, _ = control.logs(self._path, [], follow=False)
-        plain = [_ESCAPES.sub(b"", line) for line in lines]
+        plain = [strip_colors(line) for line in lines]
         levels = LevelFilter("warning")
         trouble = [line for line in plain if levels.passes(line) and not _CONTINUED.search(line)]
         errors = [line.decode(errors="replace").rstrip() for line in trouble[-ERRORS:]]

@@ -7,6 +7,7 @@ One JSON object per line on a pipe whose descriptor is in ``PROCMAN_NEWS_FD``: `
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -71,4 +72,4 @@ class Follower:
         before = self._site.project
         fields = {name: getattr(project, name) for name in _FOLLOWED}
         if fields != {name: getattr(before, name) for name in _FOLLOWED}:
-            self._site.use(before.replace(**fields))
+            self._site.use(dataclasses.replace(before, **fields))

@@ -1,8 +1,9 @@
 """HTTP while the code of the site is being written: a page that says so while it does not run.
 
-``manage.py runserver`` keeps the interface through a reload. A request meanwhile waits for the next process with the
-project's code; where that one does not come up, a browser that asks for a page is shown why (status 503), and the page
-asks again by itself until the site is back. Everything else goes on waiting. Only with ``DEBUG``, as Django's own.
+``manage.py runserver`` and ``channels-run --reload`` keep the interface through a reload. A request meanwhile waits for
+the next process with the project's code; where that one does not come up, a browser that asks for a page is shown why
+(status 503), and the page asks again by itself until the site is back. Everything else goes on waiting. Only with
+``DEBUG``, as Django's own.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from procman import lifetime
 from procman.clock import Clock, SystemClock
 from procman.errors import ConfigurationError
 from procman.log import escape
-from procman.settings import ENV_RUN, SupervisorSettings
+from procman.settings import ENV_RUN, MAX_COUNT, SupervisorSettings
 from procman.supervision import actions, policy, states, usage
 from procman.supervision.children import Child, Launcher
 from procman.supervision.console import Console
@@ -47,7 +47,6 @@ from procman.supervision.spawn import become_subreaper
 from procman.supervision.states import ProcessInfo, State
 
 SHOWN_FILES = 3  # that have changed at once
-MAX_COUNT = 512  # processes of a type
 PAUSE = 1.0  # seconds that a timer is late by when this process was stopped; a busy one is not as late
 
 
@@ -316,13 +315,13 @@ class Supervisor:
                 child = self._names.get(name)
                 if child is not None:
                     child.end_lifetime()
-                # What is not ready yet, because it imports the project, does not look at its pipe.
-                if child is not None and self._policy.slots[name].ready_at is None:
-                    self._signal(name, os.kill, signal.SIGTERM)
-                if child is not None and self._specs[name].kind.is_preloader:
-                    child.end_forking()
-                    # One that still imports the project, or is not forked from, ends by the signal alone.
-                    self._signal(name, os.kill, signal.SIGTERM)
+                    is_preloader = self._specs[name].kind.is_preloader
+                    if is_preloader:
+                        child.end_forking()
+                    # What is not ready yet, because it imports the project, does not look at its pipe. A preloader that
+                    # is not forked from ends by the signal alone, too.
+                    if is_preloader or self._policy.slots[name].ready_at is None:
+                        self._signal(name, os.kill, signal.SIGTERM)
             case actions.Log(level, text):
                 self.log(level, text)
             case actions.Rename(name, to):
@@ -378,8 +377,8 @@ class Supervisor:
         return self._watch(child, now)
 
     def _preloaders(self) -> list[Child]:
-        """Those that may be forked; while the successor of one starts, the old one is what others come from."""
-        found = [child for child in self._names.values() if child.fork_server is not None]
+        """Those that run; while the successor of one starts, the old one is what others come from."""
+        found = [child for child in self._names.values() if self._specs[child.name].kind.is_preloader]
         found = [child for child in found if self._policy.slots[child.name].state is State.RUNNING]
         return sorted(found, key=lambda child: not child.name.endswith(policy.OLD))
 

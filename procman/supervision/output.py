@@ -92,7 +92,7 @@ class LineStream:
     def _cut(self) -> bytes:
         """Pieces of a line that is too long already; the rest waits."""
         out = b""
-        # One byte more than the limit may wait: it may be the \\r before the line end.
+        # One byte more than the limit may wait: it may be the \r before the line end.
         while len(self._partial) > self._max_line + 1:
             out += self._partial[: self._max_line] + b"\n"
             self._partial = self._partial[self._max_line :]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from procman.errors import ConfigurationError
+from procman.settings import MAX_COUNT
 from procman.supervision.actions import COMPLETED_SUCCESSFULLY, CONDITIONS, READY
 from procman.supervision.errors import ProcfileError
 from procman.supervision.formation import ProcessType
@@ -332,8 +333,8 @@ def _variable(name: str) -> str:
     return name.upper().replace("-", "_")
 
 
-def parse_counts(text: str, known: Collection[str]) -> dict[str, int]:
-    """``worker=4,css=0`` as numbers by type.
+def parse_counts(text: str, known: Collection[str] | None = None) -> dict[str, int]:
+    """``worker=4,css=0`` as numbers by type; *known* None: any type.
 
     Raises:
         ConfigurationError: it is not written so, or there is no such type.
@@ -341,9 +342,10 @@ def parse_counts(text: str, known: Collection[str]) -> dict[str, int]:
     counts = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
         name, equals, number = part.partition("=")
-        if not equals or not number.isdigit() or int(number) > 512:
-            raise ConfigurationError(f"--count {part!r} is no type=number, such as css=2; the number is 0 to 512")
-        if name not in known:
+        if not equals or not number.isdecimal() or int(number) > MAX_COUNT:
+            wrong = f"--count {part!r} is no type=number, such as css=2; the number is 0 to {MAX_COUNT}"
+            raise ConfigurationError(wrong)
+        if known is not None and name not in known:
             raise ConfigurationError(
                 f"--count {part!r}: there is no process type {name!r}; there are {', '.join(known)}"
             )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ class Site:
     """What a site is told."""
 
     def __init__(self) -> None:
-        self.project, self.page = PROJECT.replace(layer="ipc:///as/started.sock"), ""
+        self.project, self.page = dataclasses.replace(PROJECT, layer="ipc:///as/started.sock"), ""
 
     def use(self, project: ProjectConfiguration) -> None:
         self.project = project
@@ -26,7 +27,7 @@ class Site:
 
 
 def described(**fields: Any) -> dict[str, Any]:
-    return {"project": json.loads(PROJECT.replace(**fields).to_json())}
+    return {"project": json.loads(dataclasses.replace(PROJECT, **fields).to_json())}
 
 
 def test_settings_of_the_interface_are_followed_and_its_layer_is_not(caplog: pytest.LogCaptureFixture) -> None:
